@@ -6,8 +6,8 @@
 - `kills`: 40 commands (run, run that shifts, transfer, truth with two workers, rank) are killed by
   SIGKILL at a random moment and started again; what they end with must equal what the command ends
   with that was never killed, in all but times.
-- a recipe: likewise eight runs of it, shortened to a few steps that reach all its stages, each
-  killed up to three times, and one that is not killed, which must equal the first.
+- a recipe: eight runs of it, shortened to a few steps that reach all its stages, are each killed up
+  to three times; they, and a second one that is not killed, must equal one that was never killed.
 - `inputs`: 1,000 recipes, overrides, budgets, truth tables, IDX files and records with one fault
   each must be refused: exit 1 or 2 with a message, no traceback, within 20 s.
 - `flips`: 400 times a bit of a weights file or a card is flipped; none may be opened.
@@ -77,7 +77,8 @@ SHORTER = (
     *("evaluate.calibration_images=64", "controls.largest=false", "controls.random=1"),
     *("latency.warmup=0", "latency.repeats=1"),
 )
-"""Of any recipe: twelve steps, with checkpoints that are not where a space shrinks."""
+"""What shortens any recipe to twelve steps, with checkpoints at others than those where a space
+shrinks."""
 
 
 def arguments(*sets: str) -> list[str]:
@@ -109,7 +110,7 @@ def done(folder: Path, *words: str) -> tuple[int, str]:
 
 
 def timeless(value: Any) -> Any:
-    """A record without what is measured; of tensors their digests."""
+    """A record without what is measured, and with digests in place of tensors."""
     if isinstance(value, dict):
         return {key: timeless(v) for key, v in value.items() if key not in TIMES}
     if isinstance(value, torch.Tensor):
@@ -152,12 +153,19 @@ def commands(base: Path) -> dict[str, tuple[list[str], list[str]]]:
 
 
 def of_recipe(path: Path) -> list[str]:
-    """What starts a recipe, shortened."""
+    """The command that runs a recipe, shortened."""
     recipe, sets = Recipe.load(path), list(SHORTER)
     if recipe.train.snapshots.number:
         sets.append("train.snapshots.epochs=0.5")
     words = [word for text in sets for word in ("--set", text)]
     return ["run", str(path.resolve()), *words, "--out", "o", "--quiet"]
+
+
+def emptied(folder: Path) -> Path:
+    """The folder, made anew."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    return folder
 
 
 def kills(work: Path, count: int, rng: random.Random) -> Iterator[tuple[str, str]]:
@@ -169,9 +177,7 @@ def kills(work: Path, count: int, rng: random.Random) -> Iterator[tuple[str, str
         assert status == 0, output
 
     def place(name: str) -> Path:
-        folder = work / name
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
+        folder = emptied(work / name)
         shutil.copytree(base, folder / "run")
         shutil.copytree(truth, folder / "truth")
         return folder
@@ -197,15 +203,8 @@ def kills_of_recipe(
     path: Path, work: Path, count: int, rng: random.Random
 ) -> Iterator[tuple[str, str]]:
     """Runs of a recipe that are killed up to three times; gives faults."""
-
-    def place(name: str) -> Path:
-        folder = work / name
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        return folder
-
     words, began = of_recipe(path), time.monotonic()
-    folder = place("whole")
+    folder = emptied(work / "whole")
     status, output = done(folder, *words)
     if status:
         yield "it is never killed", f"it ends with {status}: {output[-300:]}"
@@ -213,7 +212,7 @@ def kills_of_recipe(
     whole, seconds = outcome(folder), time.monotonic() - began
     for number in range(count + 1):
         moments = [rng.uniform(0.2, 1.0) * seconds for _ in range(number and rng.randint(1, 3))]
-        happened = killed(place("killed"), words, RESUME, moments, whole)
+        happened = killed(emptied(work / "killed"), words, RESUME, moments, whole)
         if happened:
             yield said(moments), happened
 

@@ -12,7 +12,7 @@ from manyshot import cli
 from manyshot.plugin_options import Option, described
 from manyshot.recipe_keys import keys
 from manyshot.shipped import shipped_recipes
-from manyshot.slots import SLOTS, slot
+from manyshot.slots import SLOTS, slot_of
 from manyshot.toml import read
 
 ALL = [(one.section, plugin) for one in SLOTS for plugin in one.plugins()]
@@ -63,17 +63,17 @@ def test_every_option_that_a_recipe_sets_is_listed() -> None:
 
 def test_what_is_said_of_some() -> None:
     paths = Option("paths", "whole number >= 1", "1", "architectures per step; SPOS has one.")
-    assert slot("sampler").plugin("uniform").options == (paths,)
-    [keep, attempts] = slot("search").plugin("random").options
+    assert slot_of("sampler").plugin("uniform").options == (paths,)
+    [keep, attempts] = slot_of("search").plugin("random").options
     assert keep.default == "10" and attempts.words.startswith("Random draws per network")
-    inherited = slot("search").plugin("regularised_evolution").options
+    inherited = slot_of("search").plugin("regularised_evolution").options
     assert [o for o in inherited if o.name == "population"] == [
         Option(
             "population", "whole number >= 1", "20",
             "Architectures per generation; so many random ones come first.",
         )
     ]  # fmt: skip
-    assert slot("searcher") is slot("search")
+    assert slot_of("searcher") is slot_of("search")
 
 
 @dataclass

@@ -35,7 +35,8 @@ SUITES = {
     "search": "SearcherSuite",
     "finish.distillation": "",
 }
-"""The slots that are filled by methods, and the class of tests that each of these has to pass."""
+"""The slots that methods fill, and the class of tests that each of these has to pass; empty if
+there is none."""
 
 
 @dataclass(frozen=True)
@@ -172,8 +173,8 @@ def _imported(name: str) -> Any:
 def methods() -> list[Method]:
     """All methods, by slot."""
     listed = []
-    for slot in SLOTS:
-        for name, plugin in slot.table.items() if slot.section in SUITES else ():
+    for slot in (slot for slot in SLOTS if slot.section in SUITES):
+        for name, plugin in slot.table.items():
             plain = plugin.func if isinstance(plugin, functools.partial) else plugin
             names = frozenset({plain.__name__, f"{slot.section}: {name}"})
             keys = {f"{slot.section}.name": name}
@@ -450,7 +451,7 @@ def short(listed: Iterable[Method]) -> str:
 
 
 def called(method: Method) -> str:
-    """Its name: as code if a recipe says it, in words if it is options and settings."""
+    """The name of a method: as code if a recipe says it, in words if it is options and settings."""
     is_plugin = method.keys.get(f"{method.slot}.name") == method.name
     return f"`{method.name}`" if is_plugin else method.name
 

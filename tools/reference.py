@@ -150,8 +150,11 @@ def pages() -> dict[str, str]:
     """The text of every page of docs/reference/, by its name."""
     texts = {f"{name.removeprefix('manyshot.')}.md": module_page(name, names)
              for name, names in public().items()}  # fmt: skip
-    listed = {"recipe.md": recipe_page(), "options.md": options_page()}
-    return texts | listed | {"command_line.md": command_line()}
+    return texts | {
+        "recipe.md": recipe_page(),
+        "options.md": options_page(),
+        "command_line.md": command_line(),
+    }
 
 
 def main() -> None:

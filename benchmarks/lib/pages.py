@@ -156,8 +156,8 @@ def page(path: Path, title: str, command: str, beside: Beside, how: str) -> Path
             markdown(COLUMNS[:6], [row(r)[:6] for r in found if "bar" not in r]),
         ]
     )
-    written, own = kept.page_of(path), reading.text(path)
-    records.write_text(written, text.rstrip() + "\n" + how + (f"\n{own}" if own else ""))
+    written, said = kept.page_of(path), reading.text(path)
+    records.write_text(written, text.rstrip() + "\n" + how + (f"\n{said}" if said else ""))
     return written
 
 

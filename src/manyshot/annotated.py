@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from manyshot.toml import in_one_line
 
-_NAMES = {bool: "true or false", int: "whole number", float: "number", str: "text"}
+_WORDS = {bool: "true or false", int: "whole number", float: "number", str: "text"}
 _SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 _NO_BOUND = 10**9
 """Bounds from here on only say that a number is not absurd."""
@@ -24,11 +24,11 @@ _ENTRY = re.compile(r"\*{0,2}(\w+)(?: \([^)]*\))?: +(.*)")
 
 
 def type_in_words(annotation: Any, bounds: str = "") -> str:
-    """What a value may be, such as `whole number >= 1`; None among others is left out.
+    """What a value may be, such as `whole number >= 1`. That it may be None is left out.
 
     Args:
         annotation: the type, or its name where that cannot be looked up.
-        bounds: what `bounds_in_words` says of it.
+        bounds: what `bounds_in_words` says of the value.
     """
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
@@ -46,12 +46,12 @@ def type_in_words(annotation: Any, bounds: str = "") -> str:
         return "function"
     if annotation in (Any, inspect.Parameter.empty):
         return ""
-    name = _NAMES.get(annotation) or inspect.formatannotation(annotation).rpartition(".")[2]
-    return f"{name} {bounds}".strip()
+    word = _WORDS.get(annotation) or inspect.formatannotation(annotation).rpartition(".")[2]
+    return f"{word} {bounds}".strip()
 
 
 def bounds_in_words(metadata: Any) -> str:
-    """What numbers are allowed, as signs and numbers, by the metadata of a field or a type."""
+    """What numbers are allowed, such as `>= 0 and < 1`, by the metadata of a field or a type."""
     # Limits in a type such as `Positive` come as those of a field, others one by one.
     limits = [
         limit
@@ -77,7 +77,7 @@ def _plural(kind: str) -> str:
 
 
 def words_of(section: type, field: str) -> str:
-    """What stands below a field, in its class or the nearest that this extends; else nothing."""
+    """What stands below a field, in its class or the nearest that this extends; else empty."""
     said = (_below_fields(cls.__module__).get(cls.__name__, {}) for cls in section.__mro__)
     return next((fields[field] for fields in said if fields.get(field)), "")
 
@@ -86,40 +86,38 @@ def words_of(section: type, field: str) -> str:
 def _below_fields(module: str) -> dict[str, dict[str, str]]:
     """What a module says below every attribute of its classes, by class and attribute.
 
-    Docstrings of attributes are not there at run time, so that they are read from the source. A
-    module without source says nothing.
+    Python keeps no docstrings of attributes, so that they are read from the source. A module
+    without source says nothing.
     """
     try:
         source = inspect.getsource(sys.modules[module])
     except (OSError, TypeError):
         return {}
-    found: dict[str, dict[str, str]] = {}
+    by_class: dict[str, dict[str, str]] = {}
     for node in ast.parse(source).body:
         if not isinstance(node, ast.ClassDef):
             continue
-        said = found.setdefault(node.name, {})
+        said = by_class.setdefault(node.name, {})
         for line, below in zip(node.body, node.body[1:], strict=False):
             is_said = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
             if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and is_said:
                 said[line.target.id] = one_paragraph(below.value.value)  # type: ignore[attr-defined]
-    return found
+    return by_class
 
 
 def entries(docstring: str, *titles: str) -> dict[str, str]:
     """What a docstring of Google's style says of each name below titles such as `Args`."""
-    found: dict[str, str] = {}
+    said: dict[str, list[str]] = {}
     name, inside = "", False
     for line in inspect.cleandoc(docstring).splitlines():
         if line and not line.startswith(" "):
-            inside = line.removesuffix(":") in titles and line.endswith(":")
+            name, inside = "", line.removesuffix(":") in titles and line.endswith(":")
         elif inside and line:
-            begins = _ENTRY.fullmatch(line[4:]) if line[4:5] != " " else None
-            if begins:
-                name = begins[1]
-            text = begins[2] if begins else line.strip()
-            found[name] = f"{found.get(name, '')} {text}".strip()
-    found.pop("", None)
-    return found
+            entry = _ENTRY.fullmatch(line[4:]) if line[4:5] != " " else None
+            if entry:
+                name = entry[1]
+            said.setdefault(name, []).append(entry[2] if entry else line.strip())
+    return {name: " ".join(lines) for name, lines in said.items() if name}
 
 
 def summary(docstring: str | None) -> str:
@@ -128,5 +126,5 @@ def summary(docstring: str | None) -> str:
 
 
 def one_paragraph(text: str | None) -> str:
-    """A docstring in one line."""
+    """A text in one line, with single spaces; None is empty."""
     return " ".join((text or "").split())

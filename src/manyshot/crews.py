@@ -29,7 +29,7 @@ TRIES = 3
 _READY_SECONDS = 600
 """The longest wait for the first worker."""
 _WATCH_SECONDS = 5
-"""So often whoever waits for tasks is told that they go on."""
+"""So often whoever watches is called while tasks go on."""
 
 
 @final
@@ -66,7 +66,7 @@ def checked_count(count: int) -> int:
 
 
 class CannotBeSent(RuntimeError):
-    """Something that workers need cannot be pickled."""
+    """What workers need cannot be pickled."""
 
 
 class Lacking(RuntimeError):
@@ -150,7 +150,7 @@ class Crew(ABC):
         self.close()
 
     def pack(self, kept: Sequence[Kept]) -> None:
-        """Makes ready to be sent what workers will need, unless it is.
+        """Pickles what workers will need, unless this version of it is pickled already.
 
         Raises:
             CannotBeSent: if it cannot be pickled.
@@ -174,13 +174,13 @@ class Crew(ABC):
 
         Args:
             work: what to do.
-            tasks: to be done in any order; each is asked for when a worker is ready for it.
+            tasks: to be done in any order; each is looked up when a worker is ready for it.
             kept: what `work` needs beside them.
             watch: is called every few seconds while tasks go on.
 
         Raises:
-            RuntimeError: if workers are lost with a task again and again, or none begins, or what
-                they need cannot be sent.
+            CannotBeSent: if what they need cannot be pickled.
+            RuntimeError: if workers are lost with a task again and again, or none begins.
         """
         self.pack(kept)
         needed = tuple((each.name, each.version) for each in kept)
@@ -231,14 +231,12 @@ class Crew(ABC):
         begun = [b for b in self._begun.values() if wanted and not b.done()]
         if not running and not begun:
             return []
-        seconds = _READY_SECONDS if not running else None if watch is None else _WATCH_SECONDS
-        while True:
-            done, _ = concurrent.futures.wait(
-                [*running, *begun], seconds, concurrent.futures.FIRST_COMPLETED
-            )
-            if done or not running or watch is None:
-                break
-            watch()
+        awaited, first = [*running, *begun], concurrent.futures.FIRST_COMPLETED
+        if running and watch is not None:
+            while not (done := concurrent.futures.wait(awaited, _WATCH_SECONDS, first).done):
+                watch()
+        else:
+            done = concurrent.futures.wait(awaited, None if running else _READY_SECONDS, first).done
         if not done:
             raise RuntimeError(
                 f"none of {self.count} workers has begun within {_READY_SECONDS} seconds: "
@@ -303,7 +301,7 @@ class _Asked:
 
 
 def pickled(kept: Kept) -> bytes:
-    """What is sent of something, also of classes in scripts; cloudpickle reads it.
+    """Something as it is sent, also of classes that scripts define; cloudpickle reads it.
 
     Raises:
         CannotBeSent: if it cannot be pickled.

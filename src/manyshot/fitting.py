@@ -174,21 +174,19 @@ def fit(
         fingerprint = f"seed {seed}, {settings.model_dump_json(exclude=set(BESIDE_RESULTS))}"
     path = None if folder is None else Path(folder)
     accelerator = engine(device, settings, path) if accelerator is None else accelerator
-    twin: contextlib.AbstractContextManager[Supernet | Standalone]
-    twin = contextlib.nullcontext(trained)
-    if isinstance(settings, SupernetSettings) and settings.shard:
-        supernet = check_shards(
-            trained,
-            sampler,
-            settings,
-            accelerator.num_processes,
-            shrinks=shrinking is not None,
-            factory=optimizer is not None,
-        )
-        twin = sharded(supernet, accelerator)
-    with twin as trains:
+    with contextlib.ExitStack() as stack:
+        if isinstance(settings, SupernetSettings) and settings.shard:
+            supernet = check_shards(
+                trained,
+                sampler,
+                settings,
+                accelerator.num_processes,
+                shrinks=shrinking is not None,
+                factory=optimizer is not None,
+            )
+            trained = stack.enter_context(sharded(supernet, accelerator))
         trainer = Trainer(
-            net=trains,
+            net=trained,
             sampler=sampler,
             batches=train_on,
             settings=settings,

@@ -15,11 +15,15 @@ from manyshot.toml import in_one_line
 
 NEEDED = "needed"
 """The default of an option that has none."""
+_LISTS = ("Args:", "Attributes:", "Raises:", "Returns:")
+"""What begins a paragraph of a docstring that is a list."""
+_ANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+"""Parameters that are no single option."""
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """An option of a plug-in.
+    """What is known of an option of a plug-in.
 
     Attributes:
         name: its key below `options`.
@@ -36,13 +40,13 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """A plug-in.
+    """What is known of a plug-in.
 
     Attributes:
         name: what a recipe calls it.
-        summary: what it is, the beginning of its docstring.
-        about: all that its docstring says before lists of arguments.
-        options: its options, in order.
+        summary: what it is: the first paragraph of its docstring.
+        about: all paragraphs of its docstring but lists, such as that of arguments.
+        options: its options, in the order of its parameters or fields.
     """
 
     name: str
@@ -57,7 +61,7 @@ def described(name: str, plugin: Callable[..., Any], offered: Collection[str]) -
     Args:
         name: what a recipe calls it.
         plugin: the class, or the function that makes it.
-        offered: parameters that it is given by its kind, which are no options.
+        offered: parameters that plug-ins of its kind are given by name, which are no options.
     """
     text = inspect.getdoc(plugin) or ""
     paragraphs = (part for part in text.split("\n\n") if not part.startswith(_LISTS))
@@ -65,10 +69,8 @@ def described(name: str, plugin: Callable[..., Any], offered: Collection[str]) -
     return Described(name, summary(text), about, tuple(_options(plugin, offered)))
 
 
-_LISTS = ("Args:", "Attributes:", "Raises:", "Returns:")
-
-
 def _options(plugin: Callable[..., Any], offered: Collection[str]) -> Iterator[Option]:
+    """Its options: the fields of their dataclass if it has one, or else its parameters."""
     fields = dataclass_of_options(plugin)
     if fields is not None:
         yield from _fields(fields)
@@ -83,9 +85,6 @@ def _options(plugin: Callable[..., Any], offered: Collection[str]) -> Iterator[O
         yield Option(name, type_in_words(parameter.annotation), default, said.get(name, ""))
 
 
-_ANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-
-
 def _parameters(plugin: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     try:
         return dict(inspect.signature(plugin, eval_str=True).parameters)
@@ -94,9 +93,10 @@ def _parameters(plugin: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def _fields(options: type[Any]) -> Iterator[Option]:
+    """What is known of the fields of a dataclass."""
     try:
         types = typing.get_type_hints(options, include_extras=True)
-    except NameError:
+    except NameError:  # likewise
         types = inspect.get_annotations(options)
     said = entries(inspect.getdoc(options) or "", "Args", "Attributes")
     for field in dataclasses.fields(options):
@@ -109,7 +109,7 @@ def _fields(options: type[Any]) -> Iterator[Option]:
 
 
 def _as_toml(value: Any) -> str:
-    """A default as a recipe would have it; of what no recipe can hold, what Python shows."""
+    """A default as in a recipe; None is empty, and what no recipe can hold is Python's `repr`."""
     try:
         return "" if value is None else in_one_line(value)
     except TypeError:

@@ -47,7 +47,7 @@ class ShippedRecipe:
         return "Whole runs"
 
     def speaks_of(self, word: str) -> bool:
-        """Whether its name, title, method, papers or slots hold a word, small or large."""
+        """Whether its name, title, method, papers or slots hold a word, in whichever case."""
         said = (self.name, self.title, self.method, *self.papers, *self.slots)
         return word.casefold() in "\n".join(said).casefold()
 

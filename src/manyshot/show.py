@@ -190,7 +190,7 @@ def recipes_list(recipes: Sequence[ShippedRecipe]) -> list[Group | Text]:
                 lines.append(Text(line, no_wrap=True, overflow="ellipsis"))
         lines.append(Text())
     return [
-        Group(*lines),  # in which each keeps to its line
+        Group(*lines),  # so that each keeps to its line
         Text(
             "manyshot run NAME runs one, manyshot recipes NAME prints it. --find WORD lists those "
             "that speak of a method, a paper or a slot; --details has papers, slots and times."
@@ -250,9 +250,8 @@ def compare_tables(comparison: Comparison, page: Path) -> list[RichTable | Text]
     rest = len(comparison.pairs) - len(decided)
     if rest:
         pairs = numbers.plural(rest, "comparison is", "comparisons are")
-        shown.append(
-            Text(f"{pairs} not distinguishable, or cannot be told apart (two methods, one metric).")
-        )
+        words = "not distinguishable, or cannot be told apart (two methods by one metric)."
+        shown.append(Text(f"{pairs} {words}"))
     shown += [_text(said) for said in compare.primary(comparison)]
     spent = compare.spent(comparison)
     if spent.rows:
@@ -267,7 +266,7 @@ def _page(page: Path) -> Text:
 
 
 SPENT = ("MACs of training", "MACs of probes", "MACs of search")
-"""What of the multiply-adds that methods spent the terminal has room for."""
+"""The columns of multiply-adds that methods spent for which the terminal has room."""
 KINDS = {
     "tau": "Kendall's τ of the proxy with truth",
     "regret": "What the first pick loses",

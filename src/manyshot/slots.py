@@ -24,7 +24,7 @@ class Slot:
     """A slot of a recipe.
 
     Attributes:
-        kind: what fills it, such as `searcher`.
+        kind: what its plug-ins are, such as `searcher`.
         table: the plug-ins that come with manyshot, by name.
         offered: the parameters that plug-ins are given by name, which are no options.
     """
@@ -58,7 +58,7 @@ class Slot:
 
 
 def _filled(kind: str, table: Mapping[str, Callable[..., Any]], make: Callable[..., Any]) -> Slot:
-    """A slot whose plug-ins are offered what the function that makes them takes beside options."""
+    """A slot whose plug-ins are offered all parameters of `make` but their name and options."""
     takes = (name for name in inspect.signature(make).parameters if name not in ("name", "options"))
     return Slot(kind, table, tuple(takes))
 
@@ -75,16 +75,16 @@ SLOTS = (
 """All slots, in the order of a recipe."""
 
 
-def slot(name: str) -> Slot:
+def slot_of(name: str) -> Slot:
     """The slot of a section such as `search`, or of a kind such as `searcher`.
 
     Raises:
         RecipeError: if there is none; it lists those there are.
     """
-    for one in SLOTS:
-        if name in (one.section, one.kind):
-            return one
-    sections = [one.section for one in SLOTS]
+    for slot in SLOTS:
+        if name in (slot.section, slot.kind):
+            return slot
+    sections = [slot.section for slot in SLOTS]
     raise RecipeError(
         f"no plug-in fills {name!r}; {nearest(name, sections)}have {', '.join(sections)}. What "
         "other sections of a recipe take is said by manyshot recipe --keys SECTION"

@@ -236,7 +236,7 @@ def test_widths_are_not_interpolated_where_all_channels_are_looked_at():
     chain = (ms.nn.Linear(3, width), ms.nn.LayerNorm(width), ms.nn.Linear(width, 2))
     net = ms.Supernet(nn.Sequential(*chain))
     policy = {width: torch.tensor([0.5, 0.5])}
-    with pytest.raises(ValueError, match=r"such as a layer norm.* Take masks='mixed'"):
+    with pytest.raises(ValueError, match=r"such as a layer norm.* take masks='mixed'"):
         net(torch.randn(2, 3), policy=policy, masks="interpolated")
 
 

@@ -75,7 +75,7 @@ def test_a_lost_worker_is_followed_by_one_that_goes_on_from_its_checkpoint(
     check_same(one[0], tmp_path / "two")
     assert timeless(result) == timeless(one[1])
     finished = [task for _, task in crew.asked if isinstance(task, Asked)]
-    networks = {task.text for task in finished}
+    networks = {pickle.loads(task.beginner).text for task in finished}
     assert lost.exists() and len(finished) == len(networks) + 1 >= 4
     assert asked.stat().st_size == here + STEPS * len(networks) + 1  # one step was done again
     bars = [(total, counts[-1]) for name, total, counts in stages.seen if name == "finish"]
@@ -122,7 +122,7 @@ def test_a_worker_that_does_not_see_the_folder_sends_its_records(base, tmp_path,
     arch = (1, 0, 1, 0)
     beginner = Beginner("1-0-1-0", ws.net.extract(arch), "any")
     inode = tmp_path.stat().st_ino + (not seen)
-    asked = Asked("1-0-1-0", pickled(Kept("network", "", lambda: beginner)), tmp_path, inode)
+    asked = Asked(pickled(Kept("network", "", lambda: beginner)), tmp_path, inode)
     answer = train_for({"lessons": Lessons.of(ws, recipe.finish)}, asked)
     assert answer.said == (torn,)
     assert ({path.name for path in subnets.iterdir()} == set()) is not seen

@@ -159,14 +159,14 @@ class Sorting(NSGA2):  # type: ignore[misc]  # final for users
         fresh = [i for i in rows if self.history.fresh_N[i]]
         return np.array(rows if self.stale_scores or not fresh else fresh, dtype=np.intp)
 
-    def fill(self, turn):
+    def fill(self, portion):
         rows, options = self._first_fronts(), self.options
-        if turn.begins:
+        if portion.begins:
             return
         archs = [self.history.archs[i] for i in rows]
         rank, crowding = rank_and_crowding(self._points(rows), options.population)
         order = sorted(range(len(rows)), key=lambda i: (rank[i], -crowding[i], archs[i]))
-        survivors, rng = order[: options.population], turn.rng
+        survivors, rng = order[: options.population], portion.rng
 
         def parent():
             a, b = (int(i) for i in rng.integers(len(survivors), size=2))
@@ -179,7 +179,7 @@ class Sorting(NSGA2):  # type: ignore[misc]  # final for users
                 one = self.space.crossover(one, two, rng)
             return self.space.mutate(one, rng, options.mutation_probability)
 
-        turn.breed(child)
+        portion.breed(child)
 
 
 @pytest.mark.parametrize("population", [2, 7, 40, 500])

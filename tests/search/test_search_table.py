@@ -11,8 +11,8 @@ from manyshot.search import (
     BaseSearcher,
     LearnsFromScores,
     Limit,
+    Portion,
     Searcher,
-    Turn,
     make_searcher,
 )
 from manyshot.search.table import takes_sampler
@@ -117,10 +117,12 @@ class Nearest(BaseSearcher):
 
     random_start = 4
 
-    def fill(self, turn: Turn) -> None:
-        best = self.best(turn.budget)
-        if not turn.begins:
-            turn.breed(lambda: self.space.change(best[turn.rng.integers(len(best))], turn.rng))
+    def fill(self, portion: Portion) -> None:
+        best = self.best(portion.budget)
+        if not portion.begins:
+            portion.breed(
+                lambda: self.space.change(best[portion.rng.integers(len(best))], portion.rng)
+            )
 
 
 class TestOneOnTheBase(SearcherSuite):

@@ -19,9 +19,9 @@ from manyshot import records
 from manyshot.cost import CostTable
 from manyshot.pipeline.stages.generate import _proposal
 from manyshot.recipe import SupernetSettings
+from manyshot.report.relaxation import selected
 from manyshot.search import Limit
 from manyshot.space import SearchSpace, choose
-from manyshot.tables.run import generated
 from manyshot.testing.samplers import SamplerSuite
 from manyshot.train import (
     Relaxed,
@@ -370,8 +370,11 @@ def test_the_loop_unrolls_the_step_that_it_took(more, monkeypatch):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"processes": 2}, "is of one process, and 2 train together: take one, or a schedule of"),
-        ({"taught": True}, "paths learn from a teacher: set teacher = 'none', or a schedule of"),
+        (
+            {"processes": 2},
+            "is of one process, and 2 train together: take one, or take a schedule of",
+        ),
+        ({"taught": True}, "paths learn from a teacher: set teacher = 'none', or take a schedule"),
         ({"settings": SupernetSettings(snapshots={"number": 2})}, "set snapshots.number = 0, or"),
     ],
 )
@@ -623,6 +626,7 @@ def test_a_run_says_which_options_come_back_and_records_them():
     assert record.returned == sampler.generate(low).returned
     plain = _proposal(ws, sampler, Limit("macs<=30", sampler.table, high)).record(None)
     assert plain.plain() == {"decodes": 1, "drawn": False}
-    rows = generated({"macs<=3": record, "macs<=30": plain}).rows
+    run = types.SimpleNamespace(winners=[], options=[], space=None)
+    rows = selected(run, {"macs<=3": record, "macs<=30": plain}).rows
     assert [row["Came back"] for row in rows] == [", ".join(record.returned), ""]
-    assert "Came back" not in generated({"macs<=30": plain}).rows[0]
+    assert "Came back" not in selected(run, {"macs<=30": plain}).rows[0]

@@ -89,7 +89,7 @@ def recipes_command(
     ] = None,
     find: Annotated[
         str | None,
-        typer.Option(metavar="WORD", help="Those that speak of a method, a paper or a slot."),
+        typer.Option(metavar="WORD", help="Only those that name a method, a paper or a slot."),
     ] = None,
     details: Annotated[
         bool, typer.Option("--details", help="With papers, slots and times.")
@@ -102,7 +102,7 @@ def recipes_command(
     if name is None:
         from manyshot.show import recipes_list, recipes_table
 
-        have = [r for r in shipped_recipes() if find is None or r.speaks_of(find)]
+        have = [one for one in shipped_recipes() if find is None or one.speaks_of(find)]
         if not have:
             raise typer.BadParameter(
                 f"--find {find!r}: no recipe speaks of that; manyshot recipes lists all"
@@ -136,8 +136,7 @@ def options_command(
 ) -> None:
     """Say what the slots of a recipe may hold, and what options each of these has."""
     from manyshot.show import options_tables, plugins_tables, slots_tables
-    from manyshot.slots import SLOTS
-    from manyshot.slots import slot as slot_of
+    from manyshot.slots import SLOTS, slot_of
 
     if slot is None:
         names = {one.section: list(one.table) for one in SLOTS}

@@ -168,7 +168,7 @@ def space_command(
     samples: Annotated[int, typer.Option(min=1, help="Uniform random architectures.")] = 20_000,
     parameters: Annotated[
         bool,
-        typer.Option("--parameters", help="Only the names of all parameters, which rates are by."),
+        typer.Option("--parameters", help="Only all parameters, by the names of train.rates."),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -177,8 +177,12 @@ def space_command(
     from manyshot.pipeline import survey
     from manyshot.show import parameters_table, survey_tables
 
-    found = survey(settings, samples)
-    show(found, as_json, lambda: [parameters_table(found)] if parameters else survey_tables(found))
+    surveyed = survey(settings, samples)
+
+    def tables() -> list[Any]:
+        return [parameters_table(surveyed)] if parameters else survey_tables(surveyed)
+
+    show(surveyed, as_json, tables)
 
 
 @command(

@@ -26,18 +26,8 @@ app = typer.Typer(
 USING, RESEARCH = "Using", "Research"
 """The panels of the help: what everybody needs, and what shows how far results can be trusted."""
 _VERBS = (
-    *(
-        "run",
-        "init",
-        "recipe",
-        "recipes",
-        "options",
-        "space",
-        "export",
-        "predict",
-        "benchmark",
-        "report",
-    ),
+    *("run", "init", "recipe", "recipes", "options", "space"),
+    *("export", "predict", "benchmark", "report"),
     *("train", "search", "transfer", "truth", "rank", "compare"),
 )
 """In the order of the help."""
@@ -252,7 +242,7 @@ def print_tables(*tables: Any) -> None:
     from rich.console import Console
 
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a docstring's θ, where the terminal has none
+        sys.stdout.reconfigure(errors="replace")  # a terminal may lack a letter of a docstring
     console = Console(width=None if sys.stdout.isatty() else 120)
     for table in tables:
         console.print(table)

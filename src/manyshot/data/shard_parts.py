@@ -18,7 +18,7 @@ from manyshot.watching import tell
 
 _PARTS = ("train", "test", "val")
 _SHOWN = 5
-"""Endings that a message lists."""
+"""How many endings a message lists."""
 
 
 def image_shards(
@@ -50,12 +50,12 @@ def image_shards(
             way_out="give data.root, the folder that holds the shards (--set data.root=DIR)",
         )
     tests = [part for part in _PARTS[1:] if by_part[part]]
-    both = sorted({*by_part["train"]} & {name for part in tests for name in by_part[part]})
-    if both:
-        raise ValueError(
-            f"shard {root / both[0]} has both train and {tests[0]} in its name, so that it is not "
-            "known what it is for: rename it, or put shards in folders train/ and test/"
-        )
+    for part in tests:
+        if shared := sorted({*by_part["train"]} & {*by_part[part]}):
+            raise ValueError(
+                f"shard {root / shared[0]} has both train and {part} in its name, so that it is "
+                "not known what it is for: rename it, or put shards in folders train/ and test/"
+            )
     left_out: Counter[str] = Counter()
     read = _read(root, {part: by_part[part] for part in ("train", *tests[:1])})
     labels = [{member.label for one in shards for member in one.members} for _, _, shards in read]
@@ -76,15 +76,16 @@ def image_shards(
 def _read(
     root: Path, by_part: Mapping[str, tuple[str, ...]]
 ) -> list[tuple[str, tuple[str, ...], list[Contents]]]:
-    """Of each part its name, its shards, and what they hold."""
+    """The name of each part, the names of its shards, and what these hold."""
     read: list[tuple[str, tuple[str, ...], list[Contents]]] = []
     done, total = 0, sum(map(len, by_part.values()))
     for part, names in by_part.items():
-        read.append((part, names, []))
+        contents = []
         for name in names:
-            read[-1][-1].append(held_by(root / name, SUFFIXES))
+            contents.append(held_by(root / name, SUFFIXES))
             done += 1
             tell("shards", done, total)
+        read.append((part, names, contents))
     return read
 
 
@@ -116,7 +117,7 @@ def _classes(
 
 
 def _check_numbers(root: Path, train: Set[int], every: Set[int]) -> None:
-    """Refuses classes without images, which a list of names alone shows to be meant."""
+    """Refuses numbers that leave out a class: without a list of names it may be forgotten."""
     missing = min(set(range(len(train) + 1)) - train)
     if missing <= max(every):
         raise ValueError(

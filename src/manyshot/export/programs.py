@@ -358,9 +358,9 @@ def _traced(module: nn.Module, example: Inputs) -> torch.export.ExportedProgram:
 
 @contextlib.contextmanager
 def _without_graphs() -> Iterator[None]:
-    """Torch prints the graph of what it cannot trace, and logs besides; here the error says it all.
+    """Keeps torch from printing the graph of what it cannot trace, since the error says it all.
 
-    What is printed on standard error while a network is traced is passed on if that succeeds.
+    What else is printed on standard error while a network is traced is passed on if that succeeds.
     """
     log = logging.getLogger("torch.fx.experimental.symbolic_shapes")
     was_disabled, log.disabled = log.disabled, True
@@ -374,7 +374,7 @@ def _without_graphs() -> Iterator[None]:
 
 
 def _place(error: BaseException) -> str:
-    """Where in a network's own code an error comes from, to end a sentence; empty if unknown."""
+    """Where an error is in code that is neither torch's nor ours, in brackets; empty if nowhere."""
     libraries = [Path(str(package.__file__)).parent for package in (torch, records)]
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if not any(Path(frame.filename).is_relative_to(folder) for folder in libraries):

@@ -61,7 +61,7 @@ class Cut:
         if self.pads is not None and tensor.shape == self.shape:
             return torch.constant_pad_nd(tensor, self.pads)
         part = take(tensor, self.index) if self._has_runs else tensor[self.index]
-        if tensor.dim() != 4:  # asked in every forward, and only four dimensions have two formats
+        if tensor.dim() != 4:  # only four dimensions have two formats, and to ask takes time
             return part.contiguous()
         return part.contiguous(memory_format=memory_format(tensor))
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, final, get_args
 from weakref import WeakKeyDictionary
 
@@ -47,7 +47,7 @@ MIXING: tuple[MaskMode, ...] = ("mixed", "interpolated")
 MaskKind: TypeAlias = Literal["prefix"] | int
 """`prefix`: one below a size; a number: one in the centre of as many dimensions."""
 _Kind: TypeAlias = MaskKind | tuple[Literal["interpolated"], int]
-"""Likewise, or to how many channels those of a size are interpolated."""
+"""A mask's kind, or to how many channels those of a size are interpolated."""
 ROUNDING = 1e-3
 """By how much the weights of a size may miss a sum of one, which in bfloat16 they do."""
 _TABLES: WeakKeyDictionary[Size, dict[Any, Tensor]] = WeakKeyDictionary()
@@ -94,11 +94,7 @@ class Policies:
     def largest(self, size: Size, values: Mapping[Decision, Number]) -> Number:
         """The largest value of the size over decisions with a policy; others are as in `values`."""
         if size not in self._largest:
-            free = self.among(size)
-            self._largest[size] = max(
-                size.evaluate({**values, **dict(zip(free, cell, strict=True))})
-                for cell in itertools.product(*(d.values for d in free))
-            )
+            self._largest[size] = max(_sizes(size, self.among(size), values))
         return self._largest[size]
 
     def mask(
@@ -122,8 +118,8 @@ class Policies:
         weight: channel t becomes the mean of channels floor(t n / m) to ceil((t + 1) n / m) - 1, as
         in the authors' code of TAS. The matrix is the weighted sum of these, zero beyond m, so that
         of one width that has all of the weight it is the mask of that width. Products and sums are
-        linear in channels, so that it enters once, in the weight of the product that takes them;
-        in the paper it does before the activation, here behind it.
+        linear in channels, so that the matrix enters once, in the weight of the product that takes
+        these channels. That is behind the activation; the paper interpolates before it.
 
         Args:
             size: how many channels are active.
@@ -131,14 +127,15 @@ class Policies:
             length: how many channels there are.
         """
         free = self.among(size)
-        each = zip(self._counts(size, free, values), self._cells(free), strict=True)
-        runs = [n for n, cell in each if all(self.weights[d][i] for d, i in cell)]
-        return self._contracted(("interpolated", max(runs)), size, values, length)
+        cells = itertools.product(*(self.weights[decision] for decision in free))
+        pairs = zip(_sizes(size, free, values), cells, strict=True)
+        largest = max(int(width) for width, weights in pairs if all(weights))
+        return self._contracted(("interpolated", largest), size, values, length)
 
     def _contracted(
         self, kind: _Kind, size: Size, values: Mapping[Decision, Number], length: int
     ) -> Tensor:
-        """What every combination of options has, summed with their weights."""
+        """The sum of the tables of all combinations of options, times their weights."""
         key = (kind, size)
         if key not in self._masks:
             free = self.among(size)
@@ -154,21 +151,6 @@ class Policies:
                     mask = self.by_decision[decision] @ mask.view(len(decision.options), -1)
                 self._masks[key] = mask.view(table.shape[1:])
         return self._masks[key]
-
-    @staticmethod
-    def _cells(free: Sequence[Decision]) -> Iterator[tuple[tuple[Decision, int], ...]]:
-        """Every combination of options of some decisions, by their indices."""
-        every = itertools.product(*(range(len(d.options)) for d in free))
-        return (tuple(zip(free, cell, strict=True)) for cell in every)
-
-    def _counts(
-        self, size: Size, free: Sequence[Decision], values: Mapping[Decision, Number]
-    ) -> list[int]:
-        """How many units each of these combinations has."""
-        return [
-            int(size.evaluate({**values, **{d: d.values[i] for d, i in cell}}))
-            for cell in self._cells(free)
-        ]
 
     def _table(
         self,
@@ -186,9 +168,15 @@ class Policies:
         key = (kind, which, fixed, length, like.dtype, like.device)
         tables = _TABLES.setdefault(size, {})
         if key not in tables:
-            active = self._counts(size, free, values)
-            tables[key] = torch.stack([_units(kind, n, length) for n in active]).to(like)
+            units = [_units(kind, int(n), length) for n in _sizes(size, free, values)]
+            tables[key] = torch.stack(units).to(like)
         return tables[key]
+
+
+def _sizes(size: Size, free: Sequence[Decision], values: Mapping[Decision, Number]) -> list[Number]:
+    """The size for every combination of options of the `free` decisions, the last fastest."""
+    cells = itertools.product(*(decision.values for decision in free))
+    return [size.evaluate({**values, **dict(zip(free, cell, strict=True))}) for cell in cells]
 
 
 def _units(kind: _Kind, count: int, length: int) -> Tensor:
@@ -250,30 +238,24 @@ def mix(policy: Tensor, outputs: Mapping[tuple[int, ...], Any], path: str) -> Te
     Raises:
         TypeError: if an option does not give one tensor.
     """
-    for output in outputs.values():
+    weighed = []
+    for options, output in outputs.items():
         _check_tensor(output, f"choice {path!r}")
-    weighed = (
-        _each_value(
-            torch.mul,
-            functools.reduce(torch.add, [policy[option] for option in options]).to(output),
-            output,
-        )
-        for options, output in outputs.items()
-    )
+        weight = functools.reduce(torch.add, [policy[option] for option in options]).to(output)
+        weighed.append(_each_value(functools.partial(torch.mul, weight), output))
     total: Tensor = functools.reduce(torch.add, weighed)
     return total
 
 
-def _each_value(function: Callable[..., Tensor], *operands: Tensor) -> Tensor:
-    """`function(*operands)` for every value of the last; what is one number in memory stays so.
+def _each_value(function: Callable[[Tensor], Tensor], output: Tensor) -> Tensor:
+    """A function of every value of an output, which stays one number in memory if it was one.
 
-    By that a network knows an output that is nothing (`manyshot.zoo.cell.is_nothing`), which with
-    policies has to be nothing too.
+    That is how an operation gives nothing (`manyshot.zoo.cell.is_nothing`), and the network has to
+    see it with policies too.
     """
-    *others, output = operands
     if not output.dim() or any(output.stride()):
-        return function(*others, output)
-    return function(*others, output[(0,) * output.dim()]).expand_as(output)
+        return function(output)
+    return function(output[(0,) * output.dim()]).expand_as(output)
 
 
 def blend(entry: Tensor, before: Any, after: Any, path: str) -> Tensor:

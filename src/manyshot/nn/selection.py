@@ -162,9 +162,9 @@ class Selection:
         """
         if self._interpolates(size):
             raise ValueError(
-                f"masks='interpolated' mixes the widths {size!r} in products, and what is computed "
-                "here of all channels is none: such as a layer norm, a group norm or attention. "
-                "Take masks='mixed' (sampler.options.widths = 'masked')"
+                f"masks='interpolated' mixes the widths {size!r} in the product that takes their "
+                "channels, and here something else takes them, such as a layer norm, a group norm "
+                "or attention: take masks='mixed' (sampler.options.widths = 'masked')"
             )
         if isinstance(size, Concat):
             masks = [self.mask(part) for part in size.operands]
@@ -176,7 +176,7 @@ class Selection:
         return self.prefix_mask(size)
 
     def prefix_mask(self, size: Number | Size) -> Tensor | None:
-        """A mask (extent,) that is one below `size`, whatever that counts; None without policy."""
+        """A mask (extent,) that is one below `size`, whatever it counts; None without policy."""
         mask = self._largest_mask("prefix", size)
         return None if mask is None else mask[: self.extent(size)]
 

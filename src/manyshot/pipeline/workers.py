@@ -43,7 +43,7 @@ class Failed:
 
 
 BEGINNINGS = 3
-"""So often it is tried to begin a Ray cluster of this machine."""
+"""How often a Ray cluster of this machine is tried."""
 
 Outcome = TruthLine | Failed
 Work = Callable[[Task], Outcome]
@@ -209,11 +209,12 @@ class Ray:
             self._ray.shutdown()
 
     def _begin_here(self) -> None:
-        """Begins a cluster of this machine.
+        """Begins a cluster of this machine, if need be at the third try.
 
-        Ray ends its own node if the processes of that take more than 15 seconds, as on a busy
-        machine they do, waits for it another half minute, and leaves the others behind (Ray 2.60,
-        its issue 65983). A second try finds their files in memory.
+        On a busy machine processes of Ray's node may take more than the 15 seconds that Ray gives
+        them. It ends the node then, waits for it another half minute, and leaves the other
+        processes behind (Ray 2.60, https://github.com/ray-project/ray/issues/65983). A further try
+        begins sooner, since the files that they read are in memory.
         """
         ray = self._ray
         for tries in range(1, BEGINNINGS + 1):
@@ -226,7 +227,7 @@ class Ray:
                     _system_config={"worker_niceness": 0},  # else they starve beside other work
                 )
                 return
-            except Exception as error:  # as above
+            except Exception as error:  # which Ray raises as such, as above
                 ray.shutdown()
                 _end(_children_of_ray(ray) - before)
                 if tries == BEGINNINGS:
@@ -239,7 +240,7 @@ class Ray:
 
 
 def _children_of_ray(ray: Any) -> set[Any]:
-    """The processes of Ray's own files that this one has begun."""
+    """The processes that this one has begun, also by others, and that run Ray's own files."""
     import psutil  # which comes with Ray
 
     files, children = str(Path(ray.__file__).parent), set[Any]()
@@ -251,7 +252,7 @@ def _children_of_ray(ray: Any) -> set[Any]:
 
 
 def _end(processes: set[Any]) -> None:
-    """Ends processes, some of which may have ended."""
+    """Kills processes, some of which may have ended by themselves."""
     import psutil
 
     for process in processes:

@@ -30,8 +30,8 @@ FREE: dict[FreeBaseline, str] = {
 COSTS: tuple[FreeBaseline, ...] = ("macs", "params")
 """Those of them that are costs; the others are scores of networks that are not trained."""
 BY_OPTIONS = "weights of options"
-"""The predictor that takes no forward, but the training of a sampler that mixes options: how large
-the weights of an architecture's options are. It is no free baseline."""
+"""The predictor by how large the weights of an architecture's options are, which a sampler that
+mixes options learnt. It takes no forward, but that training, so that it is no free baseline."""
 _DRAWS = 300
 
 

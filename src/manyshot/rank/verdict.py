@@ -38,8 +38,8 @@ BY_REWARD = (
     "Winners were chosen by a reward, of their scores and a cost, and are compared by scores alone."
 )
 AT_RANDOM = (
-    "The search itself drew its networks at random: by what winners beat random networks, the "
-    "supernet's scores chose well among them."
+    "The search itself drew its networks at random: how far winners beat random networks is how "
+    "well the supernet's scores chose among them."
 )
 KINDS: dict[ControlKind, str] = {
     "largest": "the largest networks within their budgets",
@@ -137,7 +137,7 @@ def verdict(
         chance: what guessing scores on the validation images; None if that is not known.
         within: for each budget the architectures among `drawn` that are within it; None if their
             scores are of other weights than the winners', or the search drew all it looked at.
-        at_random: whether the search drew all that it looked at at random.
+        at_random: whether the search drew at random all that it looked at.
     """
     fitness = [task.fitness_of(line.proxy_score, line.proxy_loss) for line in drawn]
     measured = VerdictRecord.of(

@@ -28,7 +28,7 @@ Options = dict[str, Plain]
 
 
 def _from_anywhere(path: str | None) -> str | None:
-    """Later commands on a run find the path from any working folder."""
+    """The path made absolute, so that later commands on a run find it from any working folder."""
     return None if path is None else os.path.abspath(os.path.expanduser(path))
 
 

@@ -17,8 +17,7 @@ from manyshot.run_folder import (
 )
 from manyshot.space import SearchSpace
 from manyshot.tables import numbers
-from manyshot.tables.run import left_of
-from manyshot.tables.run import selected as selected_by
+from manyshot.tables.run import how_selected, left_of
 from manyshot.tables.table import Table
 
 DRAWN = 12
@@ -51,14 +50,19 @@ def gap(
 
 
 def selected(run: RunRecords, proposals: Mapping[str, GeneratedRecord]) -> Table:
-    """How the winner of each budget was selected, and how far it is from the largest weights."""
+    """How the winner of each budget was selected, and how far it is from the largest weights.
+
+    It names options that pruning had left out and that came back, if there are any.
+    """
+    came_back = any(proposal.returned for proposal in proposals.values())
     winners = {winner.budget: winner.arch for winner in run.winners}
     rows = [
         {
             "Budget": numbers.budget(budget),
-            "Selected": selected_by(proposal, "the largest weights that fit"),
+            "Selected": how_selected(proposal, "the largest weights that fit"),
             **_changed(run, winners.get(budget)),
             "Left of the budget": left_of(proposal),
+            **({"Came back": ", ".join(proposal.returned or ())} if came_back else {}),
         }
         for budget, proposal in proposals.items()
     ]
@@ -66,9 +70,9 @@ def selected(run: RunRecords, proposals: Mapping[str, GeneratedRecord]) -> Table
 
 
 def _changed(run: RunRecords, winner: str | None) -> dict[str, str]:
-    """Of how many decisions that matter a winner has another option than that of most weight.
+    """In how many decisions that matter a winner has another option than that of most weight.
 
-    Nothing where the weights are not on record.
+    It has no entry where the weights are not on record.
     """
     if not run.options or run.space is None or winner is None:
         return {}

@@ -24,8 +24,10 @@ _FINISHED = {
 
 BY_WEIGHTS = (
     "There was no search, and scores compared nothing: for each budget, of every decision the "
-    "option of the largest weight was taken. Where these cost more than the budget, decisions were "
-    "changed one by one, each time the one that gives up least weight for what it saves."
+    "option of the largest weight was taken. Where these cost more than the budget, it was the "
+    "network of the greatest product of weights within it; among more networks than can be listed, "
+    "decisions were changed one by one, each time the one that gives up least weight for what it "
+    "saves."
 )
 BY_GENERATOR = (
     "There was no search, and scores compared nothing: for each budget a generator, trained with "

@@ -161,8 +161,8 @@ RunPart = Literal[
     "tests",
     "exports",
 ]
-"""A part of a run whose seconds are counted. Before training come preparation, which is reading the
-images and making the network, the estimate, which times steps, and trying formats."""
+"""A part of a run whose seconds are counted. `preparation` is reading the images and making the
+network, `estimate` timing steps, `formats` trying whether the network can be exported."""
 
 
 class SecondsRecord(Record):

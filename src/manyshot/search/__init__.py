@@ -1,7 +1,7 @@
 """Which architectures are best: ask / tell searchers on encodings and numbers. No torch here."""
 
 from manyshot.search.bananas import Bananas, BananasOptions
-from manyshot.search.base import BaseSearcher, Turn
+from manyshot.search.base import BaseSearcher, Portion
 from manyshot.search.dc_nas import DCNAS, DCNASOptions
 from manyshot.search.evolution import Evolution, EvolutionOptions, RegularisedOptions
 from manyshot.search.history import History
@@ -49,6 +49,7 @@ __all__ = [
     "Perturbation",
     "PerturbationOptions",
     "Pools",
+    "Portion",
     "PredictorOptions",
     "RandomOptions",
     "RandomSearch",
@@ -57,7 +58,6 @@ __all__ = [
     "ReinforceOptions",
     "Reward",
     "Searcher",
-    "Turn",
     "WeakPredictor",
     "best",
     "generations",

@@ -16,7 +16,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from manyshot.plugins import STRICT, Counts, Positive
-from manyshot.search.base import Turn
+from manyshot.search.base import Portion
 from manyshot.search.limit import Limit
 from manyshot.search.modelled import Features, Modelled, best_in_turn, options_of
 from manyshot.space import Arch, SearchSpace
@@ -151,17 +151,17 @@ class Bananas(Modelled):
                 members.append(member.fit(features_NF, target_N))
         return members
 
-    def picked(self, turn: Turn, model: list[Any]) -> list[Arch]:
+    def picked(self, portion: Portion, model: list[Any]) -> list[Arch]:
         """Those mutants of the best that Thompson sampling puts on top."""
-        many = max(turn.want, self.options.mutants)
-        pool = self.mutants(turn, many, attempts=5).archs
+        many = max(portion.want, self.options.mutants)
+        pool = self.mutants(portion, many, attempts=5).archs
         if not pool:
             return []
         predicted_EM = np.array([member.predict(self._features(pool)) for member in model])
         if self.options.acquisition == "its":
             mean_M, deviation_M = predicted_EM.mean(axis=0), predicted_EM.std(axis=0)
-            predicted_EM = turn.rng.normal(mean_M, deviation_M)[None]
-        return best_in_turn(turn.want, pool, list(predicted_EM), turn.refuses)
+            predicted_EM = portion.rng.normal(mean_M, deviation_M)[None]
+        return best_in_turn(portion.want, pool, list(predicted_EM), portion.refuses)
 
 
 def paths(space: SearchSpace, most: int) -> list[tuple[int, ...]]:

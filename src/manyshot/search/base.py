@@ -1,4 +1,4 @@
-"""What our searchers share, to build one of your own on: budgets in turn, pools, random ones."""
+"""What our searchers share, and what one of your own may be built on: `BaseSearcher`."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from manyshot.space import Arch, SearchSpace
 
 
 @final
-class Turn:
+class Portion:
     """The part of a proposal that is for one budget, in the making.
 
     Attributes:
-        budget: which one, as `Budgets` counts them.
-        limits: what it asks of an architecture, all of it.
+        budget: its number, as `Budgets` counts them.
+        limits: those of the budget; an architecture has to meet all of them.
         want: how many architectures are wanted.
         begins: whether proposals for this budget depend on no score yet.
         rng: the random stream of the whole proposal.
-        archs: those that there are so far.
-        at_random: so many of those wanted are random by design; more are top-ups.
+        archs: the architectures taken so far.
+        at_random: how many of those wanted are random by design; further random ones are top-ups.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Turn:
         return self.want - len(self.archs)
 
     def refuses(self, arch: Arch) -> bool:
-        """Whether a canonical architecture must not be proposed (again)."""
+        """Whether a canonical architecture must not be proposed, or is already."""
         return not self._draft.free(arch)
 
     def take(self, archs: Iterable[Arch]) -> int:
@@ -80,7 +80,7 @@ class Turn:
         """Takes random networks for all that are missing; returns how many.
 
         Args:
-            told: as `Draft.sample` asks for it.
+            told: gives the architectures told within the budget (see `Draft.sample`).
         """
         sampled = self._draft.sample(self.rng, self.missing, self.limits, told)
         self.archs += sampled
@@ -88,15 +88,16 @@ class Turn:
 
 
 class BaseSearcher(abc.ABC):
-    """A searcher but for what it makes of scores, which a subclass says in `fill`.
+    """All of a searcher but what it makes of scores, which a subclass says in `fill`.
 
     Every proposal is made for the budgets in turn. Until `random_start` architectures were told,
     and for a budget within which none was, a searcher that learns (`LearnsFromScores`) begins with
     the networks that the run's sampler thinks good (`Pools`, such as `greedy`), the best first.
-    Then `fill` has its say, and random networks within the budget take what places are left.
+    Then `fill` has its say, and random networks within the budget take the places that are left.
     Nothing that was told is proposed again.
 
-    Evolution begins with a pool in GreedyNAS; that all others do is ours.
+    In GreedyNAS (You et al. 2020, arXiv:2003.11236) evolution begins with such a pool; that all
+    others do is ours.
 
     Attributes:
         history: what was told.
@@ -144,10 +145,10 @@ class BaseSearcher(abc.ABC):
     # -- what a searcher says ----------------------------------------------------------------
 
     @abc.abstractmethod
-    def fill(self, turn: Turn) -> None:
+    def fill(self, portion: Portion) -> None:
         """Puts in what the scores told suggest for a budget; perhaps nothing, never too many."""
 
-    def prepare(self, rng: np.random.Generator) -> None:  # noqa: B027 - for who needs it
+    def prepare(self, rng: np.random.Generator) -> None:  # noqa: B027 - most need none
         """Works out, once per proposal, what `fill` needs for all budgets; by default nothing."""
 
     def competing(self, budget: int) -> npt.NDArray[np.intp]:
@@ -155,7 +156,7 @@ class BaseSearcher(abc.ABC):
         return self.budgets.competing(budget, stale=self.stale_scores)
 
     def begins(self, budget: int) -> bool:
-        """Whether proposals for a budget depend on no score yet; never, of one that learns none."""
+        """Whether proposals for a budget depend on no score yet; never if it learns from none."""
         if not isinstance(self, LearnsFromScores):
             return False
         return len(self.history) < self.random_start or not self.budgets.newest(budget, 1).size
@@ -171,13 +172,13 @@ class BaseSearcher(abc.ABC):
 
         def propose(budget: int, want: int) -> list[Arch]:
             begins = self.begins(budget)
-            turn = Turn(draft, rng, budget, budgets.each[budget], want, begins)
+            portion = Portion(draft, rng, budget, budgets.each[budget], want, begins)
             if begins:
-                turn.take(self.pool)
-            self.fill(turn)
-            sampled = turn.sample(functools.partial(budgets.told, budget))
-            self.top_ups += max(0, sampled - turn.at_random)
-            return turn.archs
+                portion.take(self.pool)
+            self.fill(portion)
+            sampled = portion.sample(functools.partial(budgets.told, budget))
+            self.top_ups += max(0, sampled - portion.at_random)
+            return portion.archs
 
         return self.history.propose(in_turn(n, len(budgets), rng, propose))
 

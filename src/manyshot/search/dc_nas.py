@@ -12,7 +12,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from manyshot.plugins import STRICT, Positive, Probability
-from manyshot.search.base import BaseSearcher, Turn
+from manyshot.search.base import BaseSearcher, Portion
 from manyshot.search.chosen import chosen
 from manyshot.search.limit import Limit
 from manyshot.seeding import stream
@@ -90,16 +90,16 @@ class DCNAS(BaseSearcher):
         )
         self.random_start, self.stale_scores = options.initial, options.stale_scores
 
-    def fill(self, turn: Turn) -> None:
+    def fill(self, portion: Portion) -> None:
         """Mutates the best of every cluster, equally many of each."""
-        if turn.begins or not turn.want:
+        if portion.begins or not portion.want:
             return
-        best = self.best(turn.budget)
-        for place, i in enumerate(turn.rng.permutation(len(best)).tolist()):
+        best = self.best(portion.budget)
+        for place, i in enumerate(portion.rng.permutation(len(best)).tolist()):
             child = functools.partial(
-                self.space.mutate, best[i], turn.rng, self.options.mutation_probability
+                self.space.mutate, best[i], portion.rng, self.options.mutation_probability
             )
-            turn.breed(child, len(range(place, turn.want, len(best))))
+            portion.breed(child, len(range(place, portion.want, len(best))))
 
     def best(self, budget: int) -> list[Arch]:
         """The best of every cluster within a budget, of the scores that count."""

@@ -44,14 +44,14 @@ class Draft:
         self._accepted: set[Arch] = set()
 
     def free(self, arch: Arch) -> bool:
-        """Whether a canonical architecture may be accepted, as far as limits are left aside."""
+        """Whether a canonical architecture may be accepted, whatever the limits say."""
         return arch not in self._accepted and not self._refuse(arch)
 
     def take(self, archs: Iterable[Arch], want: int, limits: Sequence[Limit]) -> list[Arch]:
         """Accepts up to `want` of `archs`, which are canonical, as far as they are new and legal.
 
         Args:
-            archs: are looked at a few at a time, for to compute a cost may take long.
+            archs: are looked at a few at a time, since computing a cost may take long.
             want: how many are wanted.
             limits: all must hold.
         """

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pydantic.dataclasses import dataclass
 
 from manyshot.plugins import STRICT, NotNegative, Positive, Probability
-from manyshot.search.base import BaseSearcher, Turn
+from manyshot.search.base import BaseSearcher, Portion
 from manyshot.search.limit import Limit
 from manyshot.space import Arch, SearchSpace
 
@@ -118,21 +118,21 @@ class Evolution(BaseSearcher):
         if options.dedupe == "per_generation":
             self.refuse = self.history.pending
 
-    def fill(self, turn: Turn) -> None:
+    def fill(self, portion: Portion) -> None:
         """Breeds mutants and crossovers of the best."""
-        if turn.begins:
+        if portion.begins:
             return
         planned = 0
-        for child, share in self._recipes(turn):
-            turn.breed(child, share)
+        for child, share in self._recipes(portion):
+            portion.breed(child, share)
             planned += share
-        turn.at_random = turn.want - planned
+        portion.at_random = portion.want - planned
 
-    def _recipes(self, turn: Turn) -> list[tuple[Callable[[], Arch], int]]:
+    def _recipes(self, portion: Portion) -> list[tuple[Callable[[], Arch], int]]:
         """The ways to make a child, each with how many of those wanted are made in that way."""
-        options, rng, want = self.options, turn.rng, turn.want
+        options, rng, want = self.options, portion.rng, portion.want
         if options.regularised:
-            alive = self.competing(turn.budget)
+            alive = self.competing(portion.budget)
             scores = self.history.scores_of(alive)
 
             def winner() -> Arch:
@@ -140,7 +140,7 @@ class Evolution(BaseSearcher):
                 return self.history.archs[int(alive[entrants[np.argmax(scores[entrants])]])]
 
             return [(lambda: self._mutant(winner(), rng), want)]
-        parents = self.best(turn.budget)
+        parents = self.best(portion.budget)
 
         def parent() -> Arch:
             return parents[rng.integers(len(parents))]

@@ -13,21 +13,21 @@ from manyshot.search.pareto import fronts
 Rows = npt.NDArray[np.intp]
 
 _RESERVE = 4
-"""So many times the rows wanted are kept, so that all is seldom sorted anew."""
+"""How many times the rows wanted are kept, so that all is seldom sorted anew."""
 
 
 @final
 class Leading:
-    """The rows on the first fronts of all, at least so many of them if there are so many.
+    """The rows on the first fronts of all: at least as many as wanted, if there are so many.
 
-    What lies behind these fronts is forgotten, so that to add some takes no longer when more were
-    there before. That is exact: a point that comes in sets others back and never forward, and what
-    lay behind d complete fronts has a point of each before it, now as then. So the first d fronts
-    of what is kept and what is new are those of all. Where fewer rows than wanted are left on them,
-    all must be sorted anew.
+    What lies behind these fronts is forgotten, so that adding rows takes no longer when more were
+    added before. That is exact: a new point sets others back and never forward, and what lay behind
+    d complete fronts is dominated by a point of each, now as then. So the first d fronts of what is
+    kept and what is new are those of all. Where fewer rows than wanted are left on them, all must
+    be sorted anew.
 
     Attributes:
-        rows: in ascending order.
+        rows: those on the fronts, in ascending order.
     """
 
     def __init__(self, wanted: int) -> None:
@@ -38,7 +38,7 @@ class Leading:
         """
         self.rows: Rows = np.zeros(0, np.intp)
         self._wanted = wanted
-        self._complete: int | None = None  # so many fronts are; None if all that came is kept
+        self._complete: int | None = None  # how many fronts; None while nothing is forgotten
 
     def add(self, rows: Rows, points_of: Callable[[Rows], npt.NDArray[np.float64]]) -> bool:
         """Adds rows, which are above those before; returns False if all must be sorted anew.

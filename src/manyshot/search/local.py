@@ -9,7 +9,7 @@ from typing import Literal, final
 from pydantic.dataclasses import dataclass
 
 from manyshot.plugins import STRICT, Positive
-from manyshot.search.base import BaseSearcher, Turn
+from manyshot.search.base import BaseSearcher, Portion
 from manyshot.search.history import History
 from manyshot.search.limit import Limit, within
 from manyshot.seeding import numpy_rng
@@ -85,10 +85,10 @@ class LocalSearch(BaseSearcher):
         self.random_start = options.starts
         self._climbs = [_Climb(self.history, seed, each, options) for each in self.budgets.each]
 
-    def fill(self, turn: Turn) -> None:
+    def fill(self, portion: Portion) -> None:
         """Takes neighbours of where the climb is."""
-        turn.take(self._climbs[turn.budget].around)
-        turn.at_random = turn.missing
+        portion.take(self._climbs[portion.budget].around)
+        portion.at_random = portion.missing
 
     def tell(
         self, archs: Sequence[Arch], scores: Sequence[float], weights_version: int = 0

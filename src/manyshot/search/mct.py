@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pydantic.dataclasses import dataclass
 
 from manyshot.plugins import STRICT, AboveZero, AtLeastZero, NotNegative, Positive, Share
-from manyshot.search.base import BaseSearcher, Turn
+from manyshot.search.base import BaseSearcher, Portion
 from manyshot.search.limit import Limit
 from manyshot.space import Arch, Descent, KeepsTree, SearchSpace, VisitTree
 
@@ -74,8 +74,9 @@ class MCTSearch(BaseSearcher):
 
     Attributes:
         history: what was told.
-        random_start: see `LearnsFromScores`; by the decision with the fewest options, whose nodes
-            are the first to have visits enough; zero where the sampler keeps a tree.
+        random_start: see `LearnsFromScores`; zero where the sampler keeps a tree, else `rollouts`
+            for each option of the decision that has the fewest, whose nodes are the first to have
+            visits enough.
         stale_scores: likewise.
         top_ups: random networks proposed since construction for want of leaves.
     """
@@ -95,8 +96,8 @@ class MCTSearch(BaseSearcher):
             space: what is searched.
             seed: the seed of the random stream.
             limits: alternatives, of which each proposal satisfies one.
-            sampler: the one that the supernet was trained by, whose tree is gone on from; one that
-                keeps none may have a pool.
+            sampler: the one that the supernet was trained by; the search goes on from its tree, or
+                if it keeps none begins with its pool.
             options: how children are drawn, and how often it tries.
 
         Raises:
@@ -128,18 +129,18 @@ class MCTSearch(BaseSearcher):
         """Grows the tree."""
         self._tree = self._grown()
 
-    def fill(self, turn: Turn) -> None:
+    def fill(self, portion: Portion) -> None:
         """Draws leaves."""
         tree = self._tree.copy()
 
         def leaf() -> Arch:
             if tree.is_exhausted:
                 return self.space.smallest  # which was drawn before, as all were
-            arch = tree.draw(turn.rng, self._descent)
+            arch = tree.draw(portion.rng, self._descent)
             tree.remove(arch)
             return arch
 
-        turn.breed(leaf, attempts=self.options.draws)
+        portion.breed(leaf, attempts=self.options.draws)
 
     def _counting(self) -> npt.NDArray[np.intp]:
         """The rows of the history whose scores are rewards, oldest first."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from manyshot.search.base import BaseSearcher, Turn
+from manyshot.search.base import BaseSearcher, Portion
 from manyshot.search.draft import Draft
 from manyshot.search.limit import Limit
 from manyshot.space import Arch, SearchSpace
@@ -27,7 +27,8 @@ class Modelled(BaseSearcher):
     """A searcher that fits a model once for every proposal; a subclass says which.
 
     Attributes:
-        random_start: so many architectures are told before a model is fitted.
+        random_start: how many architectures are told before a model is fitted.
+        stale_scores: whether scores told at older weights versions count.
     """
 
     def __init__(
@@ -62,21 +63,31 @@ class Modelled(BaseSearcher):
 
     @abc.abstractmethod
     def fitted(self, rng: np.random.Generator, rows: npt.NDArray[np.intp]) -> Any:
-        """A model of the scores of some rows of the history."""
+        """A model of the scores of some rows of the history.
+
+        Args:
+            rng: the random stream of the proposal.
+            rows: those whose scores count, oldest first, (N,).
+        """
 
     @abc.abstractmethod
-    def picked(self, turn: Turn, model: Any) -> list[Arch]:
-        """What a model puts on top, at most as many as are wanted, new and within the limits."""
+    def picked(self, portion: Portion, model: Any) -> list[Arch]:
+        """What a model puts on top: new networks within the limits, at most as many as wanted.
+
+        Args:
+            portion: the proposal that they are for.
+            model: what `fitted` gave.
+        """
 
     def prepare(self, rng: np.random.Generator) -> None:
         """Fits the model."""
         if len(self.history) >= self.random_start:
             self._model = self.fitted(rng, self.competing_rows())
 
-    def fill(self, turn: Turn) -> None:
+    def fill(self, portion: Portion) -> None:
         """Takes what the model puts on top."""
-        if turn.want and not turn.begins:
-            turn.take(self.picked(turn, self._model))
+        if portion.want and not portion.begins:
+            portion.take(self.picked(portion, self._model))
 
     def competing(self, budget: int) -> npt.NDArray[np.intp]:
         """The rows within a budget whose scores count; all where none does, oldest first."""
@@ -90,22 +101,22 @@ class Modelled(BaseSearcher):
         few = len(fresh) < self.random_start
         return np.arange(len(self.history)) if self.stale_scores or few else fresh
 
-    def mutants(self, turn: Turn, many: int, attempts: int) -> Draft:
+    def mutants(self, portion: Portion, many: int, attempts: int) -> Draft:
         """New mutants of the best within a limit, of one changed decision on average.
 
         Args:
-            turn: the proposal that they are for.
+            portion: the proposal that they are for.
             many: how many are wanted.
             attempts: draws allowed per mutant wanted.
         """
-        parents = self.best(turn.budget)
+        parents = self.best(portion.budget)
 
         def mutant() -> Arch:
-            parent = parents[turn.rng.integers(len(parents))]
-            return self.space.mutate(parent, turn.rng, 1 / len(self.space))
+            parent = parents[portion.rng.integers(len(parents))]
+            return self.space.mutate(parent, portion.rng, 1 / len(self.space))
 
-        draft = Draft(self.space, turn.refuses, attempts)
-        draft.breed(mutant, many, turn.limits, attempts)
+        draft = Draft(self.space, portion.refuses, attempts)
+        draft.breed(mutant, many, portion.limits, attempts)
         return draft
 
 

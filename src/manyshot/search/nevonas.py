@@ -11,7 +11,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from manyshot.plugins import STRICT, Positive, Probability
-from manyshot.search.base import BaseSearcher, Turn
+from manyshot.search.base import BaseSearcher, Portion
 from manyshot.search.chosen import chosen
 from manyshot.search.limit import Limit
 from manyshot.search.survivors import Survivors
@@ -99,15 +99,15 @@ class NEvoNAS(BaseSearcher):
         if len(self.history) >= self.random_start:
             self._points_N2 = self._points()
 
-    def fill(self, turn: Turn) -> None:
+    def fill(self, portion: Portion) -> None:
         """Breeds survivors."""
-        if turn.begins:
+        if portion.begins:
             return
-        options, survivors = self.options, self._survivors(turn.budget, self._points_N2)
+        options, survivors = self.options, self._survivors(portion.budget, self._points_N2)
         child = survivors.child_of(
-            self.space, turn.rng, options.crossover_probability, options.mutation_probability
+            self.space, portion.rng, options.crossover_probability, options.mutation_probability
         )
-        turn.breed(child)
+        portion.breed(child)
 
     def elites(self) -> list[Arch]:
         """The survivors of every limit, best first within a limit."""

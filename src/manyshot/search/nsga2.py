@@ -11,7 +11,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from manyshot.plugins import STRICT, Positive, Probability
-from manyshot.search.base import BaseSearcher, Turn
+from manyshot.search.base import BaseSearcher, Portion
 from manyshot.search.leading import Leading
 from manyshot.search.limit import Cost, Limit, any_of
 from manyshot.search.pareto import non_dominated
@@ -104,17 +104,17 @@ class NSGA2(BaseSearcher):
         self.random_start, self.stale_scores = options.population, options.stale_scores
         self._leading, self._known = Leading(options.population), 0
 
-    def fill(self, turn: Turn) -> None:
+    def fill(self, portion: Portion) -> None:
         """Breeds children of binary tournaments among the survivors."""
-        if turn.begins:
+        if portion.begins:
             return
         options, rows = self.options, self._first_fronts()
         archs = [self.history.archs[i] for i in rows]
         survivors = Survivors(archs, self._points(rows), options.population)
         child = survivors.child_of(
-            self.space, turn.rng, options.crossover_probability, options.mutation_probability
+            self.space, portion.rng, options.crossover_probability, options.mutation_probability
         )
-        turn.breed(child)
+        portion.breed(child)
 
     def tell(
         self, archs: Sequence[Arch], scores: Sequence[float], weights_version: int = 0
@@ -133,13 +133,17 @@ class NSGA2(BaseSearcher):
         return [archs[i] for i in sorted(front, key=lambda i: (cost_N[i], archs[i]))]
 
     def _first_fronts(self) -> npt.NDArray[np.intp]:
-        """The rows on the first fronts of all that compete, enough for all survivors."""
+        """The rows on the first fronts of all that compete, enough for all survivors.
+
+        What was told since they were asked for last is added to those fronts. All is sorted anew if
+        some of what they hold does not count any more, or if too little is left on them.
+        """
         leading, fresh = self._leading, self.history.fresh_of
         new = self.budgets.rows(0, since=self._known)
+        all_count = True
         if not self.stale_scores:
-            new = new[fresh(new)]
-        of_now = self.stale_scores or bool(fresh(leading.rows).all())
-        if not (of_now and leading.add(new, self._points) and leading.rows.size):
+            new, all_count = new[fresh(new)], bool(fresh(leading.rows).all())
+        if not (all_count and leading.add(new, self._points) and leading.rows.size):
             self._leading = leading = Leading(self.options.population)
             leading.add(self.competing(0), self._points)
         self._known = len(self.history)

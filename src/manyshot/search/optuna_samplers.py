@@ -10,7 +10,7 @@ import numpy as np
 from pydantic.dataclasses import dataclass
 
 from manyshot.plugins import STRICT, Positive
-from manyshot.search.base import BaseSearcher, Turn
+from manyshot.search.base import BaseSearcher, Portion
 from manyshot.search.draft import CHILD_ATTEMPTS
 from manyshot.search.limit import Limit
 from manyshot.space import Arch, SearchSpace
@@ -54,8 +54,8 @@ class OptunaSearch(BaseSearcher):
     the Gaussian process are Optuna's samplers with their defaults. Optuna's sampler of CMA-ES keeps
     its state in the trials that it proposed, so that it cannot be told others; here its library
     `cmaes` is told every full population, in the order of first tells, from the same start as
-    Optuna's, and begins anew when it has converged. Ours: limits, canonical
-    networks, and seeds that make a search a function of what it was told.
+    Optuna's, and begins anew when it has converged. Ours: limits, canonical networks, and seeds
+    that make a search a function of what it was told.
 
     Attributes:
         history: what was told.
@@ -118,14 +118,14 @@ class OptunaSearch(BaseSearcher):
         initial = self.options.initial
         return len(self.budgets.newest(budget, initial)) < initial
 
-    def fill(self, turn: Turn) -> None:
+    def fill(self, portion: Portion) -> None:
         """Takes what is drawn, until too much in a row is not new or over the limit."""
-        if turn.begins or not turn.want:
+        if portion.begins or not portion.want:
             return
-        draw = self._learners[turn.budget].draws(int(turn.rng.integers(2**31)))
+        draw = self._learners[portion.budget].draws(int(portion.rng.integers(2**31)))
         in_vain = 0
-        while turn.missing and in_vain < CHILD_ATTEMPTS:
-            in_vain = 0 if turn.take([self.space.canonical(draw())]) else in_vain + 1
+        while portion.missing and in_vain < CHILD_ATTEMPTS:
+            in_vain = 0 if portion.take([self.space.canonical(draw())]) else in_vain + 1
 
     def tell(
         self, archs: Sequence[Arch], scores: Sequence[float], weights_version: int = 0

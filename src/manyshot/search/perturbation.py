@@ -16,7 +16,7 @@ import numpy.typing as npt
 from pydantic.dataclasses import dataclass
 
 from manyshot.plugins import STRICT, Positive
-from manyshot.search.base import BaseSearcher, Turn
+from manyshot.search.base import BaseSearcher, Portion
 from manyshot.search.chosen import held
 from manyshot.search.draft import CHILD_ATTEMPTS
 from manyshot.search.limit import Limit, within
@@ -54,7 +54,7 @@ class Perturbation(BaseSearcher):
     the later one of an architecture counts. Every limit has its own kept options, from one history;
     proposals alternate between limits. When all decisions are taken, or no network with what is
     kept is left, proposals are random networks within the limits. What hurts is a mean over random
-    paths, so that it does not begin with the networks that a sampler thinks good.
+    paths, so that a search does not begin with the networks that a sampler thinks good.
 
     An architecture holds the options that it shows as a canonical encoding; one in which a decision
     does not matter holds none of its options. With `[shifting]` the supernet trains on the
@@ -103,16 +103,16 @@ class Perturbation(BaseSearcher):
         self._held = np.zeros((0, len(space)), dtype=np.int64)
         self._listed: dict[tuple[int, tuple[tuple[int, int], ...]], list[Arch]] = {}
 
-    def fill(self, turn: Turn) -> None:
+    def fill(self, portion: Portion) -> None:
         """Draws networks with the options kept so far."""
-        kept = self.kept(turn.budget)
-        left = self._left(turn.budget, kept)
+        kept = self.kept(portion.budget)
+        left = self._left(portion.budget, kept)
         if left is None:
-            child = functools.partial(self._child, kept, turn.rng)
-            turn.breed(child, attempts=self.options.attempts)
+            child = functools.partial(self._child, kept, portion.rng)
+            portion.breed(child, attempts=self.options.attempts)
         elif new := [arch for arch in left if not self.history.seen(arch)]:
-            turns = itertools.cycle([new[i] for i in turn.rng.permutation(len(new))])
-            turn.breed(turns.__next__)
+            turns = itertools.cycle([new[i] for i in portion.rng.permutation(len(new))])
+            portion.breed(turns.__next__)
 
     def kept(self, budget: int = 0) -> dict[int, int]:
         """The options kept within a budget by the positions of their decisions, in order.

@@ -16,7 +16,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from manyshot.plugins import STRICT, Positive
-from manyshot.search.base import Turn
+from manyshot.search.base import Portion
 from manyshot.search.limit import Limit, within
 from manyshot.search.modelled import Features, Modelled, best_in_turn, networks, one_hot
 from manyshot.space import Arch, SearchSpace
@@ -125,17 +125,17 @@ class WeakPredictor(Modelled):
         """One regression, or the members."""
         every = rows[-_FITTED:]
         drawn = (rng.choice(every, len(every)) for _ in range(self.options.members))
-        return [self._fitted(own) for own in drawn] or [self._fitted(every)]
+        return [self._fitted(some) for some in drawn] or [self._fitted(every)]
 
-    def picked(self, turn: Turn, model: list[Predict]) -> list[Arch]:
+    def picked(self, portion: Portion, model: list[Predict]) -> list[Arch]:
         """A sample of the predicted best, or the best of each member in turn."""
-        pool, features_MF = self._pool(turn)
+        pool, features_MF = self._pool(portion)
         if not pool:
             return []
         if self.options.members:
-            each = [predict(features_MF) for predict in model[: turn.want]]
-            return best_in_turn(turn.want, pool, each, turn.refuses)
-        return self._sampled(turn, pool, model[0](features_MF))
+            each = [predict(features_MF) for predict in model[: portion.want]]
+            return best_in_turn(portion.want, pool, each, portion.refuses)
+        return self._sampled(portion, pool, model[0](features_MF))
 
     def _fitted(self, rows: npt.NDArray[np.intp]) -> Predict:
         """A function that predicts scores, in units of their own, from some rows of the history."""
@@ -160,9 +160,9 @@ class WeakPredictor(Modelled):
 
         return predict
 
-    def _pool(self, turn: Turn) -> tuple[Sequence[Arch], Features]:
+    def _pool(self, portion: Portion) -> tuple[Sequence[Arch], Features]:
         """Networks within a budget to predict: all of them, or random ones and mutants."""
-        space, budget, limits = self.space, turn.budget, turn.limits
+        space, budget, limits = self.space, portion.budget, portion.limits
         if space.size <= _LISTED:
             if budget not in self._legal:
                 everything = networks(space)
@@ -170,15 +170,15 @@ class WeakPredictor(Modelled):
                 self._legal[budget] = legal, one_hot(space, legal)
             return self._legal[budget]
         many, told = self.options.pool, functools.partial(self.budgets.told, budget)
-        pool = self.mutants(turn, many // 2, attempts=2)
-        pool.sample(turn.rng, many - len(pool.archs), limits, told)
+        pool = self.mutants(portion, many // 2, attempts=2)
+        pool.sample(portion.rng, many - len(pool.archs), limits, told)
         return pool.archs, one_hot(space, pool.archs)
 
     def _sampled(
-        self, turn: Turn, pool: Sequence[Arch], predicted_M: npt.NDArray[np.float64]
+        self, portion: Portion, pool: Sequence[Arch], predicted_M: npt.NDArray[np.float64]
     ) -> list[Arch]:
         """A sample of the new ones of `pool` that are predicted best."""
         order = np.argsort(-predicted_M, kind="stable").tolist()
-        new = (pool[i] for i in order if not turn.refuses(pool[i]))
-        best = list(itertools.islice(new, max(turn.want, self.options.top)))
-        return [best[i] for i in turn.rng.permutation(len(best))[: turn.want]]
+        new = (pool[i] for i in order if not portion.refuses(pool[i]))
+        best = list(itertools.islice(new, max(portion.want, self.options.top)))
+        return [best[i] for i in portion.rng.permutation(len(best))[: portion.want]]

@@ -8,7 +8,7 @@ from typing import final
 from pydantic.dataclasses import dataclass
 
 from manyshot.plugins import STRICT, Positive
-from manyshot.search.base import BaseSearcher, Turn
+from manyshot.search.base import BaseSearcher, Portion
 from manyshot.search.limit import Limit
 from manyshot.space import SearchSpace
 
@@ -28,8 +28,8 @@ class RandomOptions:
 class RandomSearch(BaseSearcher):
     """Uniform random networks within the limits, none proposed twice.
 
-    With several limits each proposal is drawn for one of them in turn. As others are compared with
-    it, it begins with nobody's pool.
+    With several limits each proposal is drawn for one of them in turn. It takes no sampler's pool,
+    since it is what others are compared with.
 
     Reference: Random search as a baseline (Li & Talwalkar 2019, arXiv:1902.07638, who found it hard
     to beat). Drawing without replacement over distinct networks is ours.
@@ -46,12 +46,19 @@ class RandomSearch(BaseSearcher):
         limits: Sequence[Limit] = (),
         options: RandomOptions | None = None,
     ) -> None:
-        """Makes a searcher; see `BaseSearcher`."""
+        """Makes a searcher; see `BaseSearcher`.
+
+        Args:
+            space: what is searched.
+            seed: the seed of the random stream.
+            limits: alternatives, of which each proposal satisfies one.
+            options: how many it keeps, and how often it tries.
+        """
         self.options = options = options or RandomOptions()
         super().__init__(
             space, seed=seed, limits=limits, attempts=options.attempts, keep=options.keep
         )
 
-    def fill(self, turn: Turn) -> None:
+    def fill(self, portion: Portion) -> None:
         """Leaves all to chance."""
-        turn.at_random = turn.want
+        portion.at_random = portion.want

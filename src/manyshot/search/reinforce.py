@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pydantic.dataclasses import dataclass
 
 from manyshot.plugins import STRICT, AboveZero, Positive, Share
-from manyshot.search.base import BaseSearcher, Turn
+from manyshot.search.base import BaseSearcher, Portion
 from manyshot.search.limit import Limit
 from manyshot.space import Arch, SearchSpace
 
@@ -95,10 +95,10 @@ class Reinforce(BaseSearcher):
         self.random_start = 1
         self._policies = [_Policy(space, options) for _ in self.budgets.each]
 
-    def fill(self, turn: Turn) -> None:
+    def fill(self, portion: Portion) -> None:
         """Draws from the policy."""
-        probability_DO = self.policy(turn.budget)
-        turn.breed(lambda: _drawn(probability_DO, turn.rng))
+        probability_DO = self.policy(portion.budget)
+        portion.breed(lambda: _drawn(probability_DO, portion.rng))
 
     def tell(
         self, archs: Sequence[Arch], scores: Sequence[float], weights_version: int = 0

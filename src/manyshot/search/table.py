@@ -55,7 +55,8 @@ RANDOM_START = {
 """By searcher, the option that says how many architectures it draws at random at first."""
 
 RANDOM_START_BY_SPACE = {"mct": "rollouts"}
-"""Likewise where the space and the sampler have a say too, so that settings alone do not tell."""
+"""Likewise where the space and the sampler have a say too, so that settings alone do not tell how
+many that are."""
 
 
 def make_searcher(

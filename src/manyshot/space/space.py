@@ -320,10 +320,10 @@ class SearchSpace(Shown):
 
         Args:
             archs: encodings.
-            who: proposed them, such as `"sampler Greedy"`.
+            who: whoever proposed them, such as `"sampler Greedy"`.
 
         Raises:
-            ValueError: if one is not in the space; the message says what `check` does besides.
+            ValueError: if one is not in the space; the message has that of `check` too.
         """
         for arch in archs:
             try:

@@ -277,36 +277,31 @@ def dose(moved: DoseRecord) -> str:
 
 
 def generated(proposals: Mapping[str, GeneratedRecord]) -> Table:
-    """How a generator came to its architecture for each budget.
-
-    It names options that pruning had left out and that came back, if there are any.
-    """
-    came_back = any(proposal.returned for proposal in proposals.values())
+    """How a generator came to its architecture for each budget."""
     rows = [
         {
             "Budget": numbers.budget(budget),
             "Targets tried": str(proposal.decodes),
-            "Selected": selected(proposal, "the likeliest options"),
+            "Selected": how_selected(proposal, "the likeliest options"),
             "Left of the budget": left_of(proposal),
-            **({"Came back": ", ".join(proposal.returned or ())} if came_back else {}),
         }
         for budget, proposal in proposals.items()
     ]
     return Table(rows, ("Budget", "Selected"))
 
 
-def selected(proposal: GeneratedRecord, usual: str) -> str:
+def how_selected(proposal: GeneratedRecord, usual: str) -> str:
     """How the architecture of a budget was selected.
 
     Args:
-        proposal: the record.
-        usual: what it is called where nothing had to be drawn.
+        proposal: its record.
+        usual: the words for where nothing had to be drawn.
     """
     return "the best-scored of draws within the budget" if proposal.drawn else usual
 
 
 def left_of(proposal: GeneratedRecord) -> str:
-    """How much of a budget its winner leaves."""
+    """How much of a budget its winner leaves, in percent."""
     share = proposal.below_budget_share
     return "no winner" if share is None else percent(share)
 

@@ -142,9 +142,9 @@ def _can_be_fused(
     kinds = {parameter.device.type for parameter in moved}
     is_sparse = any(getattr(module, "sparse", False) for module in net.modules())
     are_numbers = all(parameter.is_floating_point() for parameter in moved)
-    shared = any(is_sharded(parameter) for parameter in moved)  # which fused SGD does not take
-    can = are_numbers and not is_sparse and not shared
-    return len(kinds) == 1 and kinds <= set(devices) and can
+    if is_sparse or not are_numbers or any(map(is_sharded, moved)):
+        return False
+    return len(kinds) == 1 and kinds <= set(devices)
 
 
 def lamb() -> Callable[..., torch.optim.Optimizer]:

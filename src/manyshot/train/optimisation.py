@@ -162,7 +162,7 @@ def held_by(optimizer: torch.optim.Optimizer | None) -> list[nn.Parameter]:
 
 
 def norm_of_gradients(parameters: Sequence[nn.Parameter], device: torch.device) -> Tensor:
-    """The Euclidean norm of all gradients that there are, shape (); nobody waits for it."""
+    """The Euclidean norm of all gradients that there are, shape (), without waiting for it."""
     grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
     return nn.utils.get_total_norm(grads) if grads else torch.zeros((), device=device)
 
@@ -179,8 +179,8 @@ class Optimisation:
         weights: the optimiser of weights.
         codes: the optimiser of what makes the codes of a sharing scheme, if they move.
         sampler: the optimiser of what makes policies, if the sampler has one.
-        norm: of the gradient of weights in the last step that moved them, before it was clipped,
-            shape (), on the device; None unless the sampler learns from it.
+        norm: of the gradient of the weights in the last step that moved them, before it was
+            clipped, shape (), on the device; None unless the sampler `LearnsFromNorms`.
         contiguous: whether the network must not see images in channels last (see
             `manyshot.nn.pointwise`); its weights are contiguous then.
         diverged: makes the error for what a step did.

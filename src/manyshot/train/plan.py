@@ -229,13 +229,13 @@ class LearnsFromNorms(Protocol):
     """A sampler that learns from how long the gradients of its plans are."""
 
     def measured(self, plan: Plan, norm: Tensor) -> None:
-        """Takes the norm of a step's gradient, after a step that moved weights, before `feedback`.
+        """Takes the norm of a step's gradient; called before `feedback`, if weights moved.
 
         Args:
             plan: of the step.
-            norm: shape (), perhaps on another device: of the gradient of the plan's weighted losses
-                in all weights that are not codes, over all parts of the batch and all processes,
-                the same in these, and before it is clipped.
+            norm: shape (), on the device that trains: of the gradient of the plan's weighted losses
+                in all weights but those of codes, over all parts of the batch and all processes,
+                before it is clipped. It is the same in all processes.
         """
         ...
 
@@ -289,24 +289,24 @@ class Narrows(Protocol):
 
 
 def narrowing(sampler: Sampler) -> Narrows | None:
-    """What of a sampler, perhaps wrapped, can go on in another view of its space; or None."""
+    """The sampler, without what wraps it, if it can go on in another view; else None."""
     inner = unwrapped(sampler)
     return inner if isinstance(inner, Narrows) else None
 
 
 def learning_from_norms(sampler: Sampler) -> LearnsFromNorms | None:
-    """What of a sampler, perhaps wrapped, learns from norms of gradients; or None."""
+    """The sampler, without what wraps it, if it learns from norms of gradients; else None."""
     inner = unwrapped(sampler)
     return inner if isinstance(inner, LearnsFromNorms) else None
 
 
 def name_of(sampler: Sampler) -> str:
-    """The class of a sampler, for messages; where others are wrapped around it, of the inner."""
+    """The class of a sampler without what wraps it, for messages."""
     return type(unwrapped(sampler)).__name__
 
 
 def unwrapped(sampler: Sampler) -> Sampler:
-    """The sampler that others forward to; itself if it forwards to none."""
+    """The sampler that wrappers (`Forwarding`) forward to; one that wraps none is itself."""
     while isinstance(sampler, Forwarding):
         sampler = sampler.sampler
     return sampler

@@ -211,14 +211,14 @@ class Prober:
         task, batches = self._optimisation.task, list(batches)
         smoothed = loss_function(task, self._optimisation.settings.label_smoothing)
         options: dict[str, Any] = {"policy": leaves, **path.masking, "stats": "batch"}
-        own_images, own_targets = trained
+        step_images, step_targets = trained
 
         def outputs(images: Inputs) -> Any:
             return net(as_trained(images, contiguous), path.arch, **options)
 
         def of_step() -> Tensor:
-            given = outputs(own_images)
-            return smoothed(given, learnt(task, given, own_targets))
+            predicted = outputs(step_images)
+            return smoothed(predicted, learnt(task, predicted, step_targets))
 
         def of_held_out() -> Tensor:
             parts = [task.loss(outputs(x), y) * task.weight(y) for x, y in batches]

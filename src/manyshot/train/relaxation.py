@@ -24,9 +24,10 @@ draw with Gumbel noise: `gumbel` a soft sample, `two` the two largest, by their 
 one, exactly one-hot, with the gradient of the soft sample."""
 Logs: TypeAlias = npt.NDArray[np.float64]
 """The logarithms of the weights of a decision's options, (n,)."""
-
 LISTED = 20_000
-"""Of so many architectures at most the best within a limit is looked up; of more it is greedy."""
+"""Among so many architectures at most the best is looked up; among more the choice is greedy."""
+LEAST = 1e-12
+"""What a weight of zero counts as where architectures are ordered."""
 
 Weights: TypeAlias = Callable[[Tensor, float, torch.Generator], Tensor]
 
@@ -45,10 +46,6 @@ ESTIMATORS: dict[Estimator, Weights] = {
     "two": _two,
 }
 """From logits (n,), a temperature, and where noise comes from, to weights (n,)."""
-
-
-LEAST = 1e-12
-"""What a weight of zero counts as where logarithms are compared."""
 
 
 def log_weights(
@@ -75,56 +72,56 @@ def log_weights(
     ]
 
 
-def likeliest_within(log_weights: list[Logs], table: CostTable, limit: float) -> Arch:
+def likeliest_within(logs: list[Logs], table: CostTable, limit: float) -> Arch:
     """The architecture of the largest weights whose cost is within a limit.
 
-    It is the option of the largest weight of every decision where that is within. Else, where the
-    options of weights above zero combine to at most 20,000 architectures, the best of these: the
-    greatest product of weights within the limit, of equal ones the cheapest. Of more it is a greedy
-    choice, which may miss the best, and even that there is one within: decisions are changed one by
-    one, each time the one that gives up least logarithm of weight for what it saves, and then one
-    by one back for the better, as long as the limit allows.
+    It has the option of the largest weight of every decision where that is within. Else, where the
+    options of weights above zero combine to at most `LISTED` architectures, it is the best of
+    these: that of the greatest product of weights within the limit, and among equals the cheapest.
+    Among more the choice is greedy, and may miss the best, or even that one is within: decisions
+    are changed one by one, each time the one that gives up least logarithm of weight for what it
+    saves, and then one by one back for the better, as long as the limit allows.
 
     Args:
-        log_weights: for every decision the logarithms of its options' weights, (n,).
+        logs: for every decision the logarithms of its options' weights, (n,).
         table: the costs.
         limit: the highest cost allowed.
 
     Returns:
-        An architecture, which costs more than the limit if none was met.
+        An architecture; it costs more than the limit if none was found within it.
     """
-    arch = tuple(int(each.argmax()) for each in log_weights)
+    arch = tuple(int(each.argmax()) for each in logs)
     if table([arch])[0] <= limit:
         return arch
-    options = [np.flatnonzero(each > -math.inf) for each in log_weights]
+    options = [np.flatnonzero(each > -math.inf) for each in logs]
     if math.prod(map(len, options)) <= LISTED:
-        return _best_of_all(options, log_weights, table, limit)
-    return _greedy(arch, log_weights, table, limit)
+        return _best_of_all(options, logs, table, limit)
+    return _greedy(arch, logs, table, limit)
 
 
 def _best_of_all(
-    options: list[npt.NDArray[np.intp]], log_weights: list[Logs], table: CostTable, limit: float
+    options: list[npt.NDArray[np.intp]], logs: list[Logs], table: CostTable, limit: float
 ) -> Arch:
     """The best within a limit of all combinations of options, N of them, or else the cheapest."""
     archs_NL = np.stack(np.meshgrid(*options, indexing="ij"), axis=-1).reshape(-1, len(options))
     cost_N = table(archs_NL)
-    worth_N = np.sum([each[archs_NL[:, i]] for i, each in enumerate(log_weights)], axis=0)
+    worth_N = np.sum([each[archs_NL[:, i]] for i, each in enumerate(logs)], axis=0)
     within_N = cost_N <= limit
     order = np.lexsort((cost_N, -worth_N, ~within_N) if within_N.any() else (-worth_N, cost_N))
     return tuple(archs_NL[order[0]].tolist())
 
 
-def _greedy(arch: Arch, log_weights: list[Logs], table: CostTable, limit: float) -> Arch:
+def _greedy(arch: Arch, logs: list[Logs], table: CostTable, limit: float) -> Arch:
     """Changes decisions one by one until the limit is met, then back for the better."""
     while table([arch])[0] > limit:
-        changed = _cheaper(arch, log_weights, table)
+        changed = _cheaper(arch, logs, table)
         if changed is None:
             return arch
         arch = changed
     while True:
         better = [
             (gain, neighbour)
-            for gain, neighbour in _neighbours(arch, log_weights)
+            for gain, neighbour in _neighbours(arch, logs)
             if gain > 0 and table([neighbour])[0] <= limit
         ]
         if not better:
@@ -132,9 +129,9 @@ def _greedy(arch: Arch, log_weights: list[Logs], table: CostTable, limit: float)
         arch = max(better)[1]
 
 
-def _cheaper(arch: Arch, log_weights: list[Logs], table: CostTable) -> Arch | None:
+def _cheaper(arch: Arch, logs: list[Logs], table: CostTable) -> Arch | None:
     """The change that saves something, at the least price for what it saves."""
-    around = [(gain, other) for gain, other in _neighbours(arch, log_weights) if gain > -math.inf]
+    around = [(gain, other) for gain, other in _neighbours(arch, logs) if gain > -math.inf]
     if not around:
         return None
     saved = table([arch])[0] - table([other for _, other in around])
@@ -144,11 +141,11 @@ def _cheaper(arch: Arch, log_weights: list[Logs], table: CostTable) -> Arch | No
     return min(rates)[1] if rates else None
 
 
-def _neighbours(arch: Arch, log_weights: list[Logs]) -> list[tuple[float, Arch]]:
+def _neighbours(arch: Arch, logs: list[Logs]) -> list[tuple[float, Arch]]:
     """All that differ in one decision, each with what it gains in the logarithm of its weight."""
     return [
         (float(each[option] - each[arch[i]]), (*arch[:i], option, *arch[i + 1 :]))
-        for i, each in enumerate(log_weights)
+        for i, each in enumerate(logs)
         for option in range(len(each))
         if option != arch[i]
     ]

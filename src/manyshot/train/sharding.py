@@ -1,4 +1,4 @@
-"""Parameters shared out among the processes that train: torch's FSDP2.
+"""Parameters that are shared out among the processes that train, by torch's FSDP2.
 
 Each process holds a part of every parameter, of its gradient and of what the optimiser keeps. The
 parameters of a block are put together for as long as it runs, so that layers cut whole tensors, and
@@ -63,7 +63,9 @@ def check_shards(
             "--nproc-per-node 4, or set shard = false"
         )
     if not isinstance(net, Supernet):
-        raise ValueError("shard = true is for a ms.Supernet, and this module has no paths")
+        raise ValueError(
+            "shard = true is for a ms.Supernet, and this module is none: set shard = false"
+        )
     scheme = net.sharing
     learns = sampler.probes or sampler.optimizer() is not None or learning_from_norms(sampler)
     has_more = scheme.copies > 1 or isinstance(
@@ -88,7 +90,7 @@ def check_shards(
         if is_there:
             raise ValueError(
                 f"shard = true does not go with {what}: take {instead}, or set shard = false, "
-                "with which each process has memory for the whole network and its optimiser"
+                "which takes memory for the whole network and its optimiser in each process"
             )
     return net
 
@@ -97,8 +99,9 @@ def check_shards(
 def sharded(net: Supernet, accelerator: Accelerator) -> Iterator[Supernet]:
     """A twin of a supernet whose parameters are shared out among all processes.
 
-    While it lives `net` holds no weights (they read as NaN); in the end it has those of the twin,
-    whole, in all processes. If an error ends it, processes may be apart, and `net` stays without.
+    While the twin trains `net` holds no weights: they read as NaN. In the end it has those of the
+    twin, whole, in all processes. After an error `net` stays without, since processes may have
+    stopped at different steps and cannot put the parts together.
 
     Args:
         net: a supernet; the weights of the first process count.
@@ -130,9 +133,9 @@ def sharded(net: Supernet, accelerator: Accelerator) -> Iterator[Supernet]:
 def blocks_of(net: nn.Module) -> list[nn.Module]:
     """The modules whose parameters are put together at once, those inside others first.
 
-    They are the options of choice blocks, and the items of lists of modules, such as those of an
-    elastic depth, the outermost that are no lists of blocks themselves. All else that a network
-    holds, as its head may be, is one more.
+    They are the options of choice blocks, and the items of lists of modules, such as the blocks of
+    an elastic depth; of lists inside lists the outermost items that are no lists of blocks
+    themselves. What lies in none of them, as a head may, is left to the network as a whole.
     """
     choices = [module for module in net.modules() if isinstance(module, Choice)]
     options = {option for choice in choices for option in choice.options.values()}
@@ -152,7 +155,7 @@ def blocks_of(net: nn.Module) -> list[nn.Module]:
 
 
 def check_paths(plan: Plan, accelerator: Accelerator) -> None:
-    """Refuses a plan that is not the same in all processes: they would wait for one another.
+    """Refuses a plan that is not the same in all processes, which would wait for ever.
 
     Raises:
         ValueError: then, in all processes, or for a path that has a policy.
@@ -173,7 +176,7 @@ def check_paths(plan: Plan, accelerator: Accelerator) -> None:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A tensor with the parts of all processes, which have to call this together."""
+    """A tensor put together of the parts of all processes, which have to call this together."""
     return tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
@@ -183,9 +186,9 @@ def part_of(tensor: Tensor) -> Tensor:
 
 
 def gathered(state: State, accelerator: Accelerator) -> State:
-    """A state with whole tensors on the CPU in place of shared ones; in the main process alone.
+    """A state with whole tensors on the CPU in place of those that are shared out.
 
-    Others take part, and have none of these tensors.
+    All processes have to call this together; only the main one gets the tensors, others None.
     """
 
     def on_the_cpu(value: Any) -> Any:

@@ -363,10 +363,10 @@ class Trainer:
         return plan
 
     def _check_proposed(self, paths: Sequence[PlannedPath]) -> None:
-        """Refuses what a sampler proposes outside the space, or the view of it that trains.
+        """Refuses what a sampler proposes outside the view of the space that trains.
 
         Raises:
-            ValueError: then, by the name of the sampler.
+            ValueError: for such a path; the message names the sampler.
         """
         if self._view is not None:
             archs = (path.arch for path in paths)
@@ -416,7 +416,7 @@ class Trainer:
     def teach(self, trained: Sequence[Trained], batch: Batch) -> None:
         """Answers the sampler's probe after a step that moved weights, and tells it the losses.
 
-        One that learns from norms of gradients is told that of the step before.
+        One that learns from norms of gradients is told that of this step before the losses.
 
         Args:
             trained: the turns of the step.
@@ -439,7 +439,7 @@ class Trainer:
             losses = list(accelerator.reduce(torch.stack(losses), "mean"))
         norm = self.optimisation.norm
         if self._measured is not None and norm is not None:
-            if accelerator.num_processes > 1:  # equal but for rounding; now bit for bit
+            if accelerator.num_processes > 1:  # equal but for rounding, which this takes away
                 norm = accelerator.reduce(norm, "mean")
             self._measured.measured(trained[0].plan, norm)
         self.sampler.feedback(trained[0].plan, losses, probed)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from manyshot.recipe import SupernetSettings, TrainingSettings
-from manyshot.train.plan import Forwarding, Sampler, Unrolls
+from manyshot.train.plan import Sampler, Unrolls, unwrapped
 
 REACH = 0.01
 """How far the finite difference goes, in the norm of all weights."""
@@ -77,24 +77,18 @@ def check_unrolled(
         ValueError: with several processes, of which each has a part of the images, or where paths
             learn from another network or from snapshots too.
     """
-    while isinstance(sampler, Forwarding):
-        sampler = sampler.sampler
-    if not isinstance(sampler, Unrolls) or not sampler.unrolls:
+    inner = unwrapped(sampler)
+    if not isinstance(inner, Unrolls) or not inner.unrolls:
         return
     voted = isinstance(settings, SupernetSettings) and settings.snapshots.number > 0
-    others = {
-        f"is of one process, and {processes} train together: take one": processes > 1,
-        "goes through a step on labels, and paths learn from a teacher: set teacher = 'none'": (
-            taught
-        ),
-        "goes through a step on labels, and paths learn from snapshots: set snapshots.number = 0": (
-            voted
-        ),
-    }
-    for why, holds in others.items():
-        if holds:
+    for is_there, why in (
+        (processes > 1, f"is of one process, and {processes} train together: take one"),
+        (taught, "is of a step on labels, and paths learn from a teacher: set teacher = 'none'"),
+        (voted, "is of a step on labels, and snapshots vote: set snapshots.number = 0"),
+    ):
+        if is_there:
             raise ValueError(
-                f"an unrolled gradient {why}, or a schedule of first order "
+                f"an unrolled gradient {why}, or take a schedule of first order "
                 "(sampler.options.schedule = 'bilevel')"
             )
 

@@ -1,4 +1,4 @@
-"""Training one network alone, from what it begins with, in this process or by workers."""
+"""Training networks alone, from the weights they begin with, in this process or by workers."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Lessons:
 
     @classmethod
     def of(cls, ws: Workspace, settings: FinishSettings, rank: int = 0, world: int = 1) -> Lessons:
-        """Those of a run.
+        """The lessons of a run.
 
         Args:
             ws: the run, with the weights that its search ended with.
@@ -139,14 +139,12 @@ class Asked:
     """What a worker is asked for.
 
     Attributes:
-        text: the architecture as text.
-        beginner: the network, as `crews.pickled` gives it.
+        beginner: the `Beginner`, as `crews.pickled` gives it.
         folder: the run's, from the root of the disk.
-        inode: the number that the disk knows it by, so that a folder of the same name on another
+        inode: the number that the disk knows the folder by, so that one of the same name on another
             machine is not taken for it.
     """
 
-    text: str
     beginner: bytes
     folder: Path
     inode: int
@@ -170,7 +168,7 @@ class Answer:
 
 @final
 class Tasks(Sequence[Asked]):
-    """What workers are asked for, each network made and pickled when its turn comes."""
+    """What workers are asked for. Each network is made and pickled when it is looked up."""
 
     def __init__(self, texts: Sequence[str], make: Callable[[int], Beginner], folder: Path) -> None:
         """Makes nothing yet.
@@ -186,20 +184,28 @@ class Tasks(Sequence[Asked]):
         return len(self.texts)
 
     def __getitem__(self, number: Any) -> Any:
-        """Of a number what is asked for.
+        """What is asked for of the network of a number.
 
         Raises:
             CannotBeSent: if the network cannot be pickled.
         """
         folder, network = self.folder.resolve(), Kept("network", "", lambda: self._make(number))
-        return Asked(self.texts[number], pickled(network), folder, folder.stat().st_ino)
+        return Asked(pickled(network), folder, folder.stat().st_ino)
+
+    def check(self) -> None:
+        """Tries the first network; the others are of the same classes.
+
+        Raises:
+            CannotBeSent: if it cannot be pickled.
+        """
+        self[0]
 
 
 def kept_lessons(lessons: Lessons, fingerprint: str) -> Kept:
-    """What workers keep of a run that finishes its networks.
+    """Lessons in the form in which workers get and keep them.
 
     Args:
-        lessons: what they learn from.
+        lessons: what networks learn from.
         fingerprint: identifies that, as far as weights depend on it.
     """
     return Kept("lessons", f"{fingerprint} {lessons.settings!r}", lambda: lessons)
@@ -208,14 +214,15 @@ def kept_lessons(lessons: Lessons, fingerprint: str) -> Kept:
 def trained_by(
     crew: Crew, kept: Kept, tasks: Tasks, progress: Progress
 ) -> Iterator[dict[str, Tensor]]:
-    """The trained tensors of networks, in their order, as each and all before it are done.
+    """The trained tensors of networks, in their order, each as soon as all before it are done.
 
     Workers keep records and checkpoints in the run's folder, from which another goes on if one is
-    lost. One on a machine that does not see the folder trains without checkpoints.
+    lost. A worker on a machine that does not see the folder trains in a temporary one, and gives
+    the records back with the tensors.
 
     Args:
         crew: the workers.
-        kept: what they learn from.
+        kept: what networks learn from, by `kept_lessons`.
         tasks: the networks.
         progress: shows how many steps are done of all.
 
@@ -254,17 +261,18 @@ def trained_by(
 
 
 def _steps_in(log: Path) -> int:
-    """How many steps are on record."""
+    """How many steps of a training are on record."""
     lines = records.read_lines(log) if log.exists() else []
     return int(lines[-1]["step"]) if lines else 0
 
 
 def train_for(kept: Mapping[str, Any], asked: Asked) -> Answer:
-    """What a worker does: trains a network by the lessons that it keeps."""
+    """Trains a network by the lessons that a worker keeps; this is what it runs."""
     import cloudpickle  # which workers have
 
     lessons: Lessons = kept["lessons"]
-    beginner, folder = cloudpickle.loads(asked.beginner), asked.folder
+    beginner: Beginner = cloudpickle.loads(asked.beginner)
+    folder = asked.folder
     with contextlib.ExitStack() as stack:
         said = stack.enter_context(warnings.catch_warnings(record=True))
         warnings.simplefilter("always")
@@ -276,6 +284,6 @@ def train_for(kept: Mapping[str, Any], asked: Asked) -> Answer:
         subnets = RunFolder(folder).subnets
         train_alone(beginner, lessons, subnets, accelerator)
         stop(accelerator)
-        log = None if sees else (subnets / log_of(asked.text)).read_text(encoding="utf-8")
+        log = None if sees else (subnets / log_of(beginner.text)).read_text(encoding="utf-8")
     state = {name: tensor.detach().cpu() for name, tensor in beginner.module.state_dict().items()}
     return Answer(state, log, tuple(str(each.message) for each in said))

@@ -223,7 +223,7 @@ class _Work:
         return subnet
 
     def taken(self, ws: Workspace, state: Mapping[str, Tensor]) -> nn.Module:
-        """The finished module with the tensors that a worker trained, which are kept."""
+        """The finished module with the tensors that a worker trained, which it saves."""
         subnet = plain_module(ws.net, self.arch, ws.device)
         subnet.load_state_dict(state)
         save_weights(self.weights, subnet, self.fingerprint)
@@ -332,7 +332,7 @@ def _states(
     settings: FinishSettings,
     progress: Progress,
 ) -> Iterator[dict[str, Tensor]] | None:
-    """The trained tensors of architectures by workers; None, and a warning, if that cannot be."""
+    """The tensors of architectures that workers train; None, and a warning, if none can be sent."""
     kept = kept_lessons(Lessons.of(ws, settings), fingerprint_of(ws, settings, ""))
     tasks = Tasks(
         [work.text for work in works],
@@ -341,7 +341,7 @@ def _states(
     )
     try:
         crew.pack([kept])
-        assert tasks[0]  # others are of the same classes
+        tasks.check()
     except CannotBeSent as error:
         warnings.warn(f"networks are finished one after the other: {error}", stacklevel=2)
         return None

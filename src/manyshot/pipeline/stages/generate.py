@@ -94,8 +94,8 @@ def _proposal(ws: Workspace, sampler: Generates, limit: Limit) -> Proposal:
         archs = sampler.sampled(limit.limit, ws.recipe.seed, DRAWS)
     elif likeliest.returned:
         warnings.warn(
-            f"budget {limit.name!r}: no network was found within it without options that training "
-            f"left out for good, so that these come back, with weights that have not learnt since: "
+            f"budget {limit.name!r}: without options that training left out for good no network "
+            "was found within it, so that these come back, with weights that did not learn since: "
             f"{', '.join(likeliest.returned)}. Raise the budget, or leave out less "
             "(sampler.options.prune)",
             stacklevel=2,
@@ -146,9 +146,10 @@ def sampler_of_search(ws: Workspace, folder: Path) -> Sampler | None:
 def order_by_weights(
     ws: Workspace, folder: Path, archs: Sequence[Arch]
 ) -> dict[Arch, float] | None:
-    """The order of architectures by the weights of options that a sampler learnt in `folder`.
+    """By what a sampler that learnt weights of options in `folder` orders architectures.
 
-    None if the recipe's sampler learns none, or nothing was trained by it.
+    It is `OrdersByWeights.log_weights` of each; None if the recipe's sampler learns no such
+    weights, or nothing was trained by it.
 
     Raises:
         RecordError, CheckpointError: as `trained_sampler`.

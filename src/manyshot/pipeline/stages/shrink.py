@@ -85,16 +85,13 @@ def in_last_view(ws: Workspace, folder: Path) -> Workspace:
 
 
 def said_of_view(ws: Workspace, folder: Path, archs: Sequence[Arch]) -> str | None:
-    """What to say of architectures that are not in the view that training in a folder ended in.
-
-    None where all are.
-    """
+    """What to say of architectures outside the view that training in a folder ended in; or None."""
     view = in_last_view(ws, folder).space
     outside = [ws.net.space.to_text(arch) for arch in archs if arch not in view]
     if not outside:
         return None
     return (
         f"{len(outside)} of {len(archs)} architectures, such as {outside[0]}, hold options that "
-        f"shrink.name = {ws.recipe.shrink.name!r} dropped: their shared weights trained in a part "
-        "of the steps alone, and no search looked at them"
+        f"shrink.name = {ws.recipe.shrink.name!r} dropped: these trained in a part of the steps "
+        "alone, and the search did not look at such architectures"
     )

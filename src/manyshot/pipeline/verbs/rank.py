@@ -70,7 +70,7 @@ class _Scored(NamedTuple):
     """Without recalibration; empty if they were not asked for."""
     free: Untrained
     options: dict[Arch, float] | None
-    """By the weights of options, of a run whose sampler learnt such."""
+    """By the weights of options; None of a run whose sampler learnt no such weights."""
 
 
 @on_its_threads

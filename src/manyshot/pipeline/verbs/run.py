@@ -220,8 +220,8 @@ def _run(
 ) -> Result:
     """All that comes after the supernet is trained.
 
-    Workers end, and give back their memory, between the search and the finishing, of which each
-    needs something else; those that finish end before latencies are measured.
+    Workers of the search end, and give back their memory, before others begin that finish, which
+    need something else; these end before latencies are measured.
     """
     recipe, clock = ws.recipe, ws.clock
     generates = recipe.search.name == GENERATOR

@@ -20,8 +20,8 @@ BINS = 12
 def survey(recipe: Recipe, samples: int) -> dict[str, Any]:
     """Decisions, size, the reachable range of each cost, and a histogram of uniform sampling.
 
-    Beside them the parameters of the network, by the names that `train.rates` are by.
-    Of a network that was converted also what varies, and what does not and why.
+    It has the parameters of the network too, by the names that `train.rates` fits, and of a network
+    that was converted what varies, and what does not and why.
     Latency is measured only if a budget of the recipe is in milliseconds.
     """
     ws = Workspace.build(recipe)

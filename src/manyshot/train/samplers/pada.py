@@ -66,9 +66,9 @@ class PathImportance(Stateless):
         self._importance, self._decay, self._every = importance, decay, every
         self._weighted = weighted
         self._norms = [np.full(len(d.options), np.nan) for d in space.decisions]
-        self._reached = 0.0  # t, since probabilities were computed last
+        self._t = 0.0  # of the probabilities that paths are drawn by
+        self._t_now, self._due = 0.0, False  # t of this step, and whether to compute them by it
         self._waiting: list[tuple[Arch, Tensor]] = []
-        self._now, self._due = 0.0, False
         self._report: dict[str, Any] | None = None
 
     def narrow(self, space: SearchSpace, step: int) -> None:
@@ -85,12 +85,11 @@ class PathImportance(Stateless):
                 chances.append(uniform)
                 continue
             share = np.where(np.isnan(here), known.mean(), here)
-            t = self._reached
-            chances.append(t * share / share.sum() + (1 - t) * uniform)
+            chances.append(self._t * share / share.sum() + (1 - self._t) * uniform)
         return chances
 
     def plan(self, rng: np.random.Generator, step: int) -> Plan:
-        """One path."""
+        """One path, whose loss counts more the less likely it was drawn, if `weighted`."""
         arch, weight = [], 1.0
         for allowed, chances in zip(self.space.allowed, self.probabilities(), strict=True):
             place = int(rng.choice(len(allowed), p=chances))
@@ -105,7 +104,7 @@ class PathImportance(Stateless):
 
     def probe(self, rng: np.random.Generator, step: int, steps: int) -> Probe | None:
         """Asks nothing, and learns how far training is."""
-        self._now, self._report = self._importance * step / steps, None
+        self._t_now, self._report = self._importance * step / steps, None
         self._due = step % max(1, round(self._every * steps)) == 0
         return None
 
@@ -126,10 +125,10 @@ class PathImportance(Stateless):
             for norms, option in zip(self._norms, arch, strict=True):
                 old = norm if np.isnan(norms[option]) else norms[option]
                 norms[option] = self._decay * old + (1 - self._decay) * norm
-        self._waiting, self._reached = [], self._now
+        self._waiting, self._t = [], self._t_now
         self._report = {
             "kind": "importance of options",
-            "importance": self._reached,
+            "importance": self._t,
             "probabilities": [chances.tolist() for chances in self.probabilities()],
         }
 
@@ -140,7 +139,7 @@ class PathImportance(Stateless):
     def state_dict(self) -> dict[str, Any]:
         """The averages, norms that wait to be read, and how much importance counts."""
         norms = [values.tolist() for values in self._norms]
-        return {"norms": norms, "waiting": self._read(), "reached": self._reached}
+        return {"norms": norms, "waiting": self._read(), "reached": self._t}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores `state_dict`."""
@@ -149,7 +148,7 @@ class PathImportance(Stateless):
             (tuple(arch), torch.tensor(norm, dtype=torch.float64))
             for arch, norm in state["waiting"]
         ]
-        self._reached = state["reached"]
+        self._t = state["reached"]
 
     def _read(self) -> list[tuple[Arch, float]]:
         """The norms that wait, in one transfer."""

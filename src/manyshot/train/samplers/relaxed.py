@@ -104,9 +104,11 @@ class Relaxed:
             raise ValueError(f"exclude = {list(options.exclude)} leaves a decision no option")
         self._pruning = Pruning(options.prune, options.cost_weight) if options.prune else None
         self.alive = torch.ones(sum(self._counts), dtype=torch.bool)
-        self.masks: MaskMode = "interpolated" if options.widths == "interpolated" else "mixed"
+        self.masks: MaskMode
         if options.estimator == "hard":
             self.masks = "full" if options.others else "active"
+        else:
+            self.masks = "interpolated" if options.widths == "interpolated" else "mixed"
         self.progress, self._news = 0.0, False
         self.probes = options.schedule != "one_level"
         self.unrolls = options.schedule == "unrolled"
@@ -309,8 +311,8 @@ class Relaxed:
             return None
         self._asked = self.mixture(_generator(rng))
         path = self._path(self._asked)
-        images, unrolled = self.options.images, self.unrolls
-        return Probe((path,), images=images, gradients=True, unrolled=unrolled)
+        images = self.options.images
+        return Probe((path,), images=images, gradients=True, unrolled=self.unrolls)
 
     def feedback(self, plan: Plan, losses: Sequence[Tensor], probed: Probed | None = None) -> None:
         """Moves the logits by the gradient that was asked for."""
@@ -357,8 +359,8 @@ class Relaxed:
         Options that were left out for good come back where none without them is within it, and
         `returned` names them.
         """
-        left = self._logs(pruned=False)
-        arch = likeliest_within(left, self.table, limit)
+        logs = self._logs(pruned=False)
+        arch = likeliest_within(logs, self.table, limit)
         if self.table([arch])[0] > limit:
             arch = likeliest_within(self._logs(pruned=True), self.table, limit)
         cost = float(self.table([arch])[0])
@@ -366,7 +368,7 @@ class Relaxed:
         returned = tuple(
             f"{decision.name} = {decision.options[option]}"
             for i, (decision, option) in enumerate(zip(self.space.decisions, arch, strict=True))
-            if active[i] and left[i][option] == -math.inf
+            if active[i] and logs[i][option] == -math.inf
         )
         return Generated(arch, cost, 1, cost <= limit, returned)
 

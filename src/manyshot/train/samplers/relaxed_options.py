@@ -24,12 +24,12 @@ class RelaxedOptions:
     """How the weights of options come from their logits (see `Estimator`)."""
 
     others: bool = False
-    """Whether, with `hard`, options that are not drawn run too, without gradients of their own, so
-    that the logit of each learns from what it would have given (the straight-through estimator over
-    all options). GDAS runs the drawn option alone, whose gradient is that of the scale of its
-    output; where a batch norm follows that output, and nothing is added to it, the scale does not
-    matter, and logits learn nothing. It takes the forwards of all options, in each step in which
-    logits learn."""
+    """Whether, with `hard`, options that are not drawn run too, forward only, so that the logit of
+    each learns from what its option would have given (the straight-through estimator over all
+    options). GDAS runs the drawn option alone, whose logit learns from the scale of its output;
+    where a batch norm follows that output, and nothing is added to it, the scale does not matter,
+    and logits learn nothing. It takes the forwards of all options in each step in which logits
+    learn."""
 
     widths: Literal["masked", "interpolated"] = "masked"
     """How elastic widths are mixed: by the weighted sum of their masks (FBNetV2), or with the
