@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -10,6 +10,7 @@ from pydantic import Field
 
 from manyshot import cli
 from manyshot.plugin_options import Option, described
+from manyshot.plugins import build
 from manyshot.recipe_keys import keys
 from manyshot.shipped import shipped_recipes
 from manyshot.slots import SLOTS, slot_of
@@ -121,6 +122,67 @@ def test_plug_ins_of_a_user_are_described_alike(call) -> None:
         {"name": "rates", "type": "list of numbers > 0", "default": "[]", "words": "of learning."},
         {"name": "untold", "type": "", "default": "", "words": ""},
     ]
+
+
+@dataclass
+class Written:
+    """Options."""
+
+    told: "Sequence"
+    unknown: "int | sys.never" = 0  # type: ignore  # noqa: F821
+    derived: int = field(default=0, init=False)
+
+
+class Strange:
+    """A searcher.
+
+    Args:
+      many: how many,
+        or none.
+    """
+
+    def __init__(
+        self,
+        space: object,
+        many: tuple[Wishes, ...] = (),
+        *rest: int,
+        later: "Decimal | None" = None,  # type: ignore  # noqa: F821
+        **more: int,
+    ) -> None: ...
+
+
+class Broken:
+    def __init__(self, cost: "not a type" = 1) -> None: ...  # type: ignore  # noqa: F722
+
+
+@dataclass
+class Whole:
+    space: object
+    rates: list[float] = field(default_factory=list)
+    """Of learning."""
+
+
+def strange(space: object, options: Written | None = None) -> None: ...
+
+
+def test_what_cannot_be_looked_up_is_told_as_it_is_written() -> None:
+    """Annotations that mean nothing at run time, bare ones, and what is no option."""
+    assert described("strange", strange, ("space",)).options == (
+        Option("told", "Sequence", "needed", ""),
+        Option("unknown", "int | sys.never", "0", ""),
+    )
+    assert described("Strange", Strange, ("space",)).options == (
+        Option("many", "tuple[Wishes, ...]", "[]", "how many, or none."),
+        Option("later", "Decimal | None", "", ""),
+    )
+    assert described("Broken", Broken, ()).options == (Option("cost", "not a type", "1", ""),)
+    assert described("Whole", Whole, ("space",)).options == (
+        Option("rates", "list of numbers", "[]", "Of learning."),
+    )
+    bare = build(
+        "searcher", f"{__name__}:Broken", {}, table={}, contract=Broken, context={"space": None}
+    )
+    assert isinstance(bare, Broken)
 
 
 def test_the_command_lists_slots_names_and_options(call) -> None:

@@ -19,6 +19,8 @@ _WORDS = {bool: "true or false", int: "whole number", float: "number", str: "tex
 _SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 _NO_BOUND = 10**9
 """Bounds from here on only say that a number is not absurd."""
+_MODULE = re.compile(r"(?:\w+\.)+(?=\w)")
+"""What stands before the name of a type, such as `collections.abc.`"""
 _ENTRY = re.compile(r"\*{0,2}(\w+)(?: \([^)]*\))?: +(.*)")
 """A line of a docstring that begins to describe an argument, such as `paths: how many.`"""
 
@@ -39,14 +41,16 @@ def type_in_words(annotation: Any, bounds: str = "") -> str:
         some = [type_in_words(part) for part in parts if part is not type(None)]
         return f"{' or '.join(some)} {bounds}".strip()
     if origin in (list, Sequence):
-        return f"list of {_plural(type_in_words(parts[0]))}"
+        return f"list of {_plural(type_in_words(parts[0]))}" if parts else "list"
     if origin in (dict, Mapping):
         return "table"
     if origin is Callable:
         return "function"
     if annotation in (Any, inspect.Parameter.empty):
         return ""
-    word = _WORDS.get(annotation) or inspect.formatannotation(annotation).rpartition(".")[2]
+    if isinstance(annotation, str):
+        return annotation
+    word = _WORDS.get(annotation) or _MODULE.sub("", inspect.formatannotation(annotation))
     return f"{word} {bounds}".strip()
 
 
@@ -108,15 +112,18 @@ def _below_fields(module: str) -> dict[str, dict[str, str]]:
 def entries(docstring: str, *titles: str) -> dict[str, str]:
     """What a docstring of Google's style says of each name below titles such as `Args`."""
     said: dict[str, list[str]] = {}
-    name, inside = "", False
+    name, inside, depth = "", False, 0
     for line in inspect.cleandoc(docstring).splitlines():
-        if line and not line.startswith(" "):
-            name, inside = "", line.removesuffix(":") in titles and line.endswith(":")
-        elif inside and line:
-            entry = _ENTRY.fullmatch(line[4:]) if line[4:5] != " " else None
+        text = line.strip()
+        indent = len(line) - len(line.lstrip())
+        if text and not indent:
+            name, inside, depth = "", text.removesuffix(":") in titles and text.endswith(":"), 0
+        elif inside and text:
+            depth = depth or indent  # that of the first entry
+            entry = _ENTRY.fullmatch(text) if indent == depth else None
             if entry:
                 name = entry[1]
-            said.setdefault(name, []).append(entry[2] if entry else line.strip())
+            said.setdefault(name, []).append(entry[2] if entry else text)
     return {name: " ".join(lines) for name, lines in said.items() if name}
 
 

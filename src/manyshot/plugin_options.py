@@ -7,10 +7,10 @@ import inspect
 import typing
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from manyshot.annotated import entries, one_paragraph, summary, type_in_words, words_of
-from manyshot.plugins import dataclass_of_options
+from manyshot.plugins import UNEVALUATED, dataclass_of_options, parameters_of
 from manyshot.toml import in_one_line
 
 NEEDED = "needed"
@@ -75,31 +75,37 @@ def _options(plugin: Callable[..., Any], offered: Collection[str]) -> Iterator[O
     if fields is not None:
         yield from _fields(fields)
         return
+    if _is_made_of_fields(plugin):
+        yield from (option for option in _fields(plugin) if option.name not in offered)
+        return
     said = entries(inspect.getdoc(plugin) or "", "Args", "Attributes")
     if inspect.isclass(plugin):
         said |= entries(inspect.getdoc(plugin.__init__) or "", "Args")
-    for name, parameter in _parameters(plugin).items():
+    for name, parameter in parameters_of(plugin).items():
         if name in offered or parameter.kind in _ANY:
             continue
         default = NEEDED if parameter.default is parameter.empty else _as_toml(parameter.default)
         yield Option(name, type_in_words(parameter.annotation), default, said.get(name, ""))
 
 
-def _parameters(plugin: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    try:
-        return dict(inspect.signature(plugin, eval_str=True).parameters)
-    except NameError:  # annotated with what is imported for type checkers alone
-        return dict(inspect.signature(plugin).parameters)
+def _is_made_of_fields(plugin: Callable[..., Any]) -> TypeGuard[type[Any]]:
+    """Whether a plug-in is a dataclass, whose parameters are its fields."""
+    if not (inspect.isclass(plugin) and dataclasses.is_dataclass(plugin)):
+        return False
+    return {field.name for field in dataclasses.fields(plugin)} >= {*parameters_of(plugin)}
+
+
+_ANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def _fields(options: type[Any]) -> Iterator[Option]:
     """What is known of the fields of a dataclass."""
     try:
         types = typing.get_type_hints(options, include_extras=True)
-    except NameError:  # likewise
+    except UNEVALUATED:
         types = inspect.get_annotations(options)
     said = entries(inspect.getdoc(options) or "", "Args", "Attributes")
-    for field in dataclasses.fields(options):
+    for field in (one for one in dataclasses.fields(options) if one.init):
         if field.default_factory is not dataclasses.MISSING:
             default = _as_toml(field.default_factory())
         else:

@@ -226,15 +226,24 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return f"did you mean {near[0]!r}? " if near else ""
 
 
+UNEVALUATED = (NameError, AttributeError, SyntaxError, TypeError)
+"""What comes of annotations that are text, such as names imported for type checkers alone."""
+
+
+def parameters_of(plugin: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """The parameters of a plug-in; annotations that mean nothing at run time stay text."""
+    try:
+        return inspect.signature(plugin, eval_str=True).parameters
+    except UNEVALUATED:
+        return inspect.signature(plugin).parameters
+
+
 def dataclass_of_options(plugin: Callable[..., Any]) -> type[Any] | None:
     """The dataclass that the parameter `options` is annotated with, if there is one."""
-    if "options" not in inspect.signature(plugin).parameters:
+    parameter = parameters_of(plugin).get("options")
+    if parameter is None:
         return None
-    try:
-        annotation = inspect.signature(plugin, eval_str=True).parameters["options"].annotation
-    except NameError:
-        return None  # annotated with what is imported for type checkers alone
-    classes = (annotation, *get_args(annotation))
+    classes = (parameter.annotation, *get_args(parameter.annotation))
     return next((c for c in classes if inspect.isclass(c) and dataclasses.is_dataclass(c)), None)
 
 

@@ -131,3 +131,23 @@ def test_who_proposes_what_is_not_in_the_view_is_named() -> None:
         pooled(Pool(), view)
     [asked] = asked_of(RandomSearch(view, seed=0), 2, 2, view)
     assert {*asked} == {(0, 0), (1, 0)}
+
+
+@pytest.mark.parametrize("arch", [(0.0, 1.0), ("0", "1"), "0-1", 3, None, ([0], 1), (0, 0.5)])
+def test_who_proposes_what_is_no_architecture_is_named(arch: object) -> None:
+    with pytest.raises(ValueError, match="^sampler Mine proposed .*a tuple of option indices"):
+        flat([2, 2]).check_proposed([arch], "sampler Mine")  # type: ignore[list-item]
+
+
+def test_rows_of_an_array_are_architectures() -> None:
+    """They come to be scored as tuples of Python's numbers, whatever a searcher's own."""
+    space = flat([2, 3])
+    rows = space.draw(np.random.default_rng(0), 4)
+
+    class Rows:
+        def ask(self, n: int) -> np.ndarray:
+            return rows[:n]
+
+    [archs] = asked_of(Rows(), 4, 4, space)  # type: ignore[arg-type]
+    assert archs == [tuple(row) for row in rows.tolist()]
+    assert all(type(option) is int for arch in archs for option in arch)

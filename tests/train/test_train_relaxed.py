@@ -424,19 +424,34 @@ def test_pruning_replays_its_schedule():
     """Fewer than four: the increment doubles and is added; four or more: half, and begin anew."""
     rounds = Pruning(0.01, 1.0)
     counts, alive = [3, 3, 4], torch.ones(10, dtype=torch.bool)
+    none = torch.zeros(10, dtype=torch.bool)
     high = torch.full((10,), 0.5)
-    alive = rounds.round(high, alive, counts)
+    alive = rounds.round(high, alive, counts, none)
     assert alive.all() and rounds.weight == 3.0  # 1 + 2
-    alive = rounds.round(high, alive, counts)
+    alive = rounds.round(high, alive, counts, none)
     assert alive.all() and rounds.weight == 7.0  # 3 + 4
     low = torch.tensor([0.5, 0.03, 0.5, 0.005, 0.04, 0.001, 0.5, 0.02, 0.5, 0.049])
-    alive = rounds.round(low, alive, counts)
+    alive = rounds.round(low, alive, counts, none)
     # 0.001 and 0.005 are below 0.01, 0.02 and 0.03 make four; 0.04 is the last of its decision
     assert alive.tolist() == [True, False, True, False, True, False, True, False, True, True]
     assert rounds.weight == 3.5
-    alive = rounds.round(low, alive, counts)
+    alive = rounds.round(low, alive, counts, none)
     assert alive.tolist() == [True, False, True, False, True, False, True, False, True, False]
     assert rounds.weight == 5.5  # one left out: the increment, begun anew at 1, doubles
+
+
+def test_pruning_leaves_an_option_that_may_win():
+    """Where one that is excluded weighs most, the largest of the others stays besides."""
+    sampler = relaxed(
+        three(), estimator="sigmoid", schedule="one_level", prune=0.1, exclude=["none"]
+    )
+    with torch.no_grad():
+        sampler.logits.copy_(torch.tensor([0.0, -9, -8] * 3))
+    sampler.probe(rng(), step=100, steps=200)
+    assert sampler.alive.tolist() == [True, False, True] * 3
+    generated = sampler.generate(1e9)
+    assert generated.arch == (2, 2, 2) and generated.returned == ()
+    assert sampler.sampled(1e9, 0) == [(2, 2, 2)]
 
 
 def test_what_is_pruned_has_no_weight_and_does_not_come_back():

@@ -23,12 +23,12 @@ def generations(
         Architectures to score. It ends early when the searcher has nothing left to propose.
 
     Raises:
-        ValueError: if the searcher proposes what is not in the space.
+        ValueError: if the searcher proposes what is no architecture of the space.
     """
     asked = 0
     while asked < candidates:
-        archs = searcher.ask(min(size, candidates - asked))
-        space.check_proposed(archs, f"searcher {type(searcher).__name__}")
+        proposed = searcher.ask(min(size, candidates - asked))
+        archs = space.check_proposed(proposed, f"searcher {type(searcher).__name__}")
         if not archs:
             return
         asked += len(archs)

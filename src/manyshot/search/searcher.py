@@ -82,6 +82,6 @@ def pooled(sampler: object, space: SearchSpace) -> tuple[Arch, ...]:
     Raises:
         ValueError: if one of them is not in the space.
     """
-    archs = sampler.pool() if isinstance(sampler, Pools) else ()
-    space.check_proposed(archs, f"the pool of sampler {type(sampler).__name__}")
+    pool = sampler.pool() if isinstance(sampler, Pools) else ()
+    archs = space.check_proposed(pool, f"the pool of sampler {type(sampler).__name__}")
     return tuple(dict.fromkeys(map(space.canonical, archs)))

@@ -315,21 +315,34 @@ class SearchSpace(Shown):
                 )
         return arch
 
-    def check_proposed(self, archs: Iterable[Arch], who: str) -> None:
+    def check_proposed(self, archs: Iterable[Arch], who: str) -> list[Arch]:
         """Refuses architectures that are not in the space, and says whose they are.
 
         Args:
             archs: encodings.
             who: whoever proposed them, such as `"sampler Greedy"`.
 
+        Returns:
+            The same as tuples of Python's whole numbers, whatever sequences they were.
+
         Raises:
-            ValueError: if one is not in the space; the message has that of `check` too.
+            ValueError: if one is not in the space, or no sequence of whole numbers; the message
+                says what `check` does besides.
         """
+        checked = []
         for arch in archs:
             try:
-                self.check(arch)
+                plain = tuple(map(operator.index, arch))
+            except TypeError as error:
+                raise ValueError(
+                    f"{who} proposed {arch!r}: an architecture is a tuple of option indices, a "
+                    f"whole number for each of {len(self)} decisions"
+                ) from error
+            try:
+                checked.append(self.check(plain))
             except ValueError as error:
-                raise ValueError(f"{who} proposed architecture {tuple(arch)}: {error}") from error
+                raise ValueError(f"{who} proposed architecture {plain}: {error}") from error
+        return checked
 
     def active(self, arch: Arch) -> tuple[bool, ...]:
         """Which decisions matter in `arch` as it is: those of which some use is in the network."""

@@ -21,10 +21,10 @@ class Pruning:
     A round leaves out all options whose weight is below the threshold, and of those below five
     times the threshold the smallest, until four are left out. If it leaves out four or more, the
     weight of costs is halved and its increment is what it was at first; else the increment doubles
-    and is added. The last option of a decision stays.
+    and is added. Of every decision the largest of the options that may win stays.
 
     Reference: Bi et al. 2020, GOLD-NAS (arXiv:2007.03331), by third-party code alone: thresholds of
-    0.01 and 0.05, n0 = 4. That a decision keeps its last option is ours.
+    0.01 and 0.05, n0 = 4. That a decision keeps an option that may win is ours.
 
     Attributes:
         weight: that of costs now.
@@ -35,17 +35,20 @@ class Pruning:
         self.threshold, self.weight = threshold, weight
         self._first = self._increment = weight
 
-    def round(self, weights: Tensor, alive: Tensor, counts: Sequence[int]) -> Tensor:
+    def round(
+        self, weights: Tensor, alive: Tensor, counts: Sequence[int], excluded: Tensor
+    ) -> Tensor:
         """Which options are left after a round.
 
         Args:
             weights: (options of all decisions,).
             alive: which of them are left.
             counts: how many options each decision has.
+            excluded: which of them no final architecture has.
         """
         left, dropped = alive.clone(), 0
-        each = zip(*(torch.split(of_all, list(counts)) for of_all in (weights, alive)), strict=True)
-        largest = torch.cat([_largest(*one) for one in each])
+        split = (torch.split(of_all, list(counts)) for of_all in (weights, alive & ~excluded))
+        largest = torch.cat([_largest(*one) for one in zip(*split, strict=True)])
         order = torch.argsort(weights, stable=True).tolist()
         for i in order:
             if not alive[i] or largest[i] or weights[i] >= NEAR * self.threshold:
@@ -70,7 +73,7 @@ class Pruning:
         self.weight, self._increment = state["weight"], state["increment"]
 
 
-def _largest(weights: Tensor, alive: Tensor) -> Tensor:
-    """Where the largest weight is of those that are left."""
-    at = weights.masked_fill(~alive, -torch.inf).argmax()
+def _largest(weights: Tensor, among: Tensor) -> Tensor:
+    """Where the largest weight is of some of them."""
+    at = weights.masked_fill(~among, -torch.inf).argmax()
     return torch.arange(len(weights)) == at

@@ -306,7 +306,7 @@ class Relaxed:
         if self._pruning is not None and step % self.options.prune_every == 0 and not self.rests:
             each = enumerate(self.probabilities())
             weights = torch.cat([p + (i in self._sets) for i, p in each])  # no set is left out
-            self.alive = self._pruning.round(weights, self.alive, self._counts)
+            self.alive = self._pruning.round(weights, self.alive, self._counts, self._excluded)
         if self._apart is None or self.rests or step % self.options.every:
             return None
         self._asked = self.mixture(_generator(rng))
