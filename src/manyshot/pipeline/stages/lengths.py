@@ -284,7 +284,7 @@ def _seconds_of_a_step(train: Callable[[int], None], most: int, enough_s: float)
         begun = time.perf_counter()
         train(count)
         # as long as the first process took, or they would not all go on
-        [took] = broadcast_object_list([time.perf_counter() - begun])
+        took: float = broadcast_object_list([time.perf_counter() - begun])[0]
         if took >= enough_s or count == most:
             return took / count
         count = min(most, max(2 * count, math.ceil(count * enough_s / took)))
