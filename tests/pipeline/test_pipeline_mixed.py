@@ -51,10 +51,10 @@ def test_a_rank_has_the_order_of_the_weights_of_options(trained):
     assert found["sets"][0]["best_free"] in ("macs", "params")
 
 
-def test_a_rank_of_a_run_without_such_weights_has_no_such_order(base):
+def test_a_rank_of_a_run_without_such_weights_has_no_such_order(base, tmp_path):
     folder, recipe, _ = base
     with few_draws():
-        found = rank_run(recipe, folder, truth_of_24(), uncalibrated=0, out=folder / "elsewhere")
+        found = rank_run(recipe, folder, truth_of_24(), uncalibrated=0, out=tmp_path)
     assert "weights of options" not in found["sets"][0]["predictors"]
 
 

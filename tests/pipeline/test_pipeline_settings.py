@@ -151,13 +151,13 @@ def test_crops_of_files_are_other_training_than_crops_in_memory(tmp_path):
                 Image.new("L", (12 + i, 12), 9 * i).save(tmp_path / part / name / f"{i}.png")
     on = ("data.name=folder", f"data.root={tmp_path}", "data.image_size=8", "data.train_size=12")
 
-    def fingerprint(*overrides):
+    def of_training(*overrides):
         ws = Workspace.build(small(*on, "data.validation=4", *overrides))
         return fingerprint(ws, ws.recipe.train)
 
-    assert fingerprint("data.memory=0B") == fingerprint()
+    assert of_training("data.memory=0B") == of_training()
     crops = "data.crop_scale=[0.5, 1.0]"
-    assert len({fingerprint(), fingerprint(crops), fingerprint(crops, "data.memory=0B")}) == 3
+    assert len({of_training(), of_training(crops), of_training(crops, "data.memory=0B")}) == 3
 
 
 @pytest.mark.parametrize(
