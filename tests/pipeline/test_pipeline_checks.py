@@ -200,7 +200,7 @@ def test_mixed_options_are_refused_where_every_path_has_weights_of_its_own(copie
         (
             ("train.snapshots.number=2", "train.snapshots.epochs=0.25"),
             1,
-            "set snapshots.number = 0, or a schedule of first",
+            "set snapshots.number = 0, or take a schedule of first",
         ),
     ],
 )
