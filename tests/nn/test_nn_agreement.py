@@ -339,7 +339,8 @@ def test_what_policies_cannot_be_with():
     arch = net.space.smallest
     given = policies(net, arch)
     with pytest.raises(
-        ValueError, match="masks must be one of 'full', 'active', 'mixed', 'interpolated', got 'both'"
+        ValueError,
+        match="masks must be one of 'full', 'active', 'mixed', 'interpolated', got 'both'",
     ):
         net(images(), arch, policy=given, masks="both", stats="batch")
     with pytest.raises(ValueError, match="collected by option indices: pass no policy"):

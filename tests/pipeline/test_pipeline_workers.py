@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import os
+import pickle
 import signal
 import sys
 from types import SimpleNamespace
@@ -50,7 +51,7 @@ def test_two_processes_of_which_one_is_killed_record_what_one_does(base, tmp_pat
     folder, result = tmp_path / "one", run(recipe, tmp_path / "one", trained=base[0])
     again = run(recipe, tmp_path / "run", trained=base[0], workers=workers)
     processes, tasks = killed
-    trained = {task.text for task in tasks if isinstance(task, Asked)}
+    trained = {pickle.loads(task.beginner).text for task in tasks if isinstance(task, Asked)}
     assert len(trained) > 1 and trained <= {row["arch"] for row in lines(folder, "controls.jsonl")}
     assert len(processes) == 3 + 2  # one in place of that which was killed, and two that finish
     asked = [arch for task in tasks if isinstance(task, Portion) for arch in task.archs]
