@@ -77,7 +77,7 @@ def write_page(path: Path) -> Path:
     page, rows, truth = kept.page_of(path), kept.rows(path), Truth()
     text = (
         "# Differentiable search beside one-shot search, at equal compute\n\n"
-        f"{about(COMMAND, path, rows)}\n\n"
+        f"{about(COMMAND, path, rows)}{_code(rows)}\n\n"
         f"## `tiny` on digits\n\n{_regrets(rows, truth)}\n\n{_orders(rows, truth)}\n\n"
         f"## Cells of NAS-Bench-201 on digits\n\n{_cells(rows)}"
     )
@@ -93,6 +93,17 @@ def about(command: str, path: Path, rows: Sequence[Record]) -> str:
         f"{last['cpu']}, {last['threads']} thread, torch {last['torch']}, {last['date']}, commit "
         f"{commits}. ± is Student's 95 % interval over seeds."
     )
+
+
+def _code(rows: Sequence[Record]) -> str:
+    """Which arms ran at which commit, where there are several; the oldest record's first."""
+    arms: dict[str, dict[str, None]] = {}
+    for row in sorted(rows, key=lambda row: str(row["date"])):
+        arms.setdefault(row["commit"], {})[f"{row['arm']} ({row['space']})"] = None
+    if len(arms) == 1:
+        return ""
+    each = "; ".join(f"{commit}: {', '.join(ran)}" for commit, ran in arms.items())
+    return f" Not all records are of the same code. {each}."
 
 
 def _of(rows: Sequence[Record], space: str, arm: str) -> list[Record]:
