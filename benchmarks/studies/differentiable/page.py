@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 import manyshot as ms
-from benchmarks.lib import kept
+from benchmarks.lib import kept, reading
 from benchmarks.lib.checklist import Design, with_checklist
 from benchmarks.lib.pages import markdown
 from manyshot import rank
@@ -81,7 +81,8 @@ def write_page(path: Path) -> Path:
         f"## `tiny` on digits\n\n{_regrets(rows, truth)}\n\n{_orders(rows, truth)}\n\n"
         f"## Cells of NAS-Bench-201 on digits\n\n{_cells(rows)}"
     )
-    write_text(page, text.rstrip() + "\n" + kept.reading_of(path).read_text())
+    written = reading.text(path)
+    write_text(page, text.rstrip() + "\n" + (f"\n{written}" if written else ""))
     return with_checklist(page, DESIGN, rows)
 
 
