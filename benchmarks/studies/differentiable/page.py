@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 import manyshot as ms
-from benchmarks.lib import kept
+from benchmarks.lib import kept, reading
 from benchmarks.lib.checklist import Design, with_checklist
 from benchmarks.lib.pages import markdown
 from manyshot import rank
@@ -77,11 +77,12 @@ def write_page(path: Path) -> Path:
     page, rows, truth = kept.page_of(path), kept.rows(path), Truth()
     text = (
         "# Differentiable search beside one-shot search, at equal compute\n\n"
-        f"{about(COMMAND, path, rows)}\n\n"
+        f"{about(COMMAND, path, rows)}{_code(rows)}\n\n"
         f"## `tiny` on digits\n\n{_regrets(rows, truth)}\n\n{_orders(rows, truth)}\n\n"
         f"## Cells of NAS-Bench-201 on digits\n\n{_cells(rows)}"
     )
-    write_text(page, text.rstrip() + "\n" + kept.reading_of(path).read_text())
+    written = reading.text(path)
+    write_text(page, text.rstrip() + "\n" + (f"\n{written}" if written else ""))
     return with_checklist(page, DESIGN, rows)
 
 
@@ -93,6 +94,17 @@ def about(command: str, path: Path, rows: Sequence[Record]) -> str:
         f"{last['cpu']}, {last['threads']} thread, torch {last['torch']}, {last['date']}, commit "
         f"{commits}. ± is Student's 95 % interval over seeds."
     )
+
+
+def _code(rows: Sequence[Record]) -> str:
+    """Which arms ran at which commit, where there are several; the oldest record's first."""
+    arms: dict[str, dict[str, None]] = {}
+    for row in sorted(rows, key=lambda row: str(row["date"])):
+        arms.setdefault(row["commit"], {})[f"{row['arm']} ({row['space']})"] = None
+    if len(arms) == 1:
+        return ""
+    each = "; ".join(f"{commit}: {', '.join(ran)}" for commit, ran in arms.items())
+    return f" Not all records are of the same code. {each}."
 
 
 def _of(rows: Sequence[Record], space: str, arm: str) -> list[Record]:
