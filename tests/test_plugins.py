@@ -13,7 +13,7 @@ import pytest
 from torch import nn
 
 from manyshot.cost import CostTable
-from manyshot.plugins import build, checked
+from manyshot.plugins import build, checked, nearest
 from manyshot.search import SEARCHERS, Limit, Searcher, make_searcher
 from manyshot.sharing import SHARINGS, Sharing, make_sharing
 from manyshot.space import Decision, SearchSpace
@@ -76,6 +76,12 @@ def test_every_option_refuses_what_its_type_does_not_allow(
             continue  # likewise a decision, once the scheme has a space
         with pytest.raises(ValueError, match=rf"{kind} '{name}': .*{option}.* = .*: ."):
             make(kind, name, {option: value})
+
+
+def test_the_beginning_of_a_name_is_nearer_than_another_name() -> None:
+    assert nearest("evo", ["nevonas", "evolution"]) == "did you mean 'evolution'? "
+    assert nearest("nevona", ["evolution", "nevonas"]) == "did you mean 'nevonas'? "
+    assert nearest("zz", ["evolution", "zzzebra"]) == ""
 
 
 @pytest.mark.parametrize(("kind", "name", "option"), EVERY_OPTION)

@@ -88,6 +88,12 @@ def test_overrides_change_what_a_file_says(tmp_path):
         ("trian.epochs=3", "unknown key 'trian'; did you mean 'train'?"),
         ("finish.training.momentun=0", "unknown key 'finish.training.momentun'; did you mean"),
         ("shema=1", "unknown key 'shema'; did you mean 'schema'?"),
+        (
+            "budgets=['params<=50%']",
+            "unknown key 'budgets'; did you mean 'shrink.budgets' or 'search.budgets'?",
+        ),
+        ("batch_size=8", "unknown key 'batch_size'; did you mean 'train.batch_size' or"),
+        ("search.batch_size=8", "unknown key 'search.batch_size'; have "),
         ("data.zzzzzz=1", "unknown key 'data.zzzzzz'; have name, options, root, download"),
         ("train.epochs=-1", "train.epochs = -1: Input should be greater than or equal to 0"),
         ("train.epochs=1.5", "train.epochs = 1.5: Input should be a valid integer"),

@@ -221,8 +221,13 @@ def _working_folder_last() -> Iterator[None]:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """The words `did you mean 'uniform'? `, or nothing if none of `names` is near."""
-    near = difflib.get_close_matches(name, list(names), n=1)
+    """The words `did you mean 'uniform'? `, or nothing if none of `names` is near.
+
+    One that `name` is the beginning of is nearer than any other, as `evo` is of `evolution`.
+    """
+    names = list(names)
+    begun = [known for known in names if len(name) > 2 and known.startswith(name)]
+    near = begun[:1] or difflib.get_close_matches(name, names, n=1)
     return f"did you mean {near[0]!r}? " if near else ""
 
 

@@ -97,6 +97,16 @@ def test_class_missing_in_one_part(tmp_path, write_folder_set):
         load("folder", root=tmp_path)
 
 
+def test_class_folders_without_train_are_to_be_put_into_it(tmp_path, write_folder_set):
+    root = write_folder_set(tmp_path, parts=("train",)) / "train"
+    with pytest.raises(
+        DataNotFound, match=r"train holds folders of images itself: move .*/train/train"
+    ):
+        load("folder", root=root)
+    with pytest.raises(DataNotFound, match=r"give data\.root, the folder that holds train/"):
+        load("folder", root=tmp_path / "none")
+
+
 def test_other_mistakes_are_named(tmp_path, write_folder_set):
     with pytest.raises(DataNotFound, match="train/<class>/"):
         load("folder", root=tmp_path)

@@ -45,7 +45,7 @@ def image_folders(
             "folder",
             wanted="train/<class>/ with image files",
             places=[root],
-            way_out="give data.root, the folder that holds train/ (--set data.root=DIR)",
+            way_out=_way_out(root),
         )
     tests = [name for name in ("test", "val") if (root / name).is_dir()]
     left_out: Counter[str] = Counter()
@@ -53,6 +53,14 @@ def image_folders(
     if tests:
         _check_same_classes(root, tests[0], *parts)
     return sets(root, parts, size, bad, left_out, tests)
+
+
+def _way_out(root: Path) -> str:
+    """What to do where there is no `root/train`."""
+    names = _visible(str(root))[1] if root.is_dir() else []
+    if any(file.lower().endswith(SUFFIXES) for n in names for file in _visible(f"{root}/{n}")[0]):
+        return f"{root} holds folders of images itself: move them into {root / 'train'}"
+    return "give data.root, the folder that holds train/ (--set data.root=DIR)"
 
 
 def _list(root: Path, part: str, left_out: Counter[str]) -> Part:

@@ -59,7 +59,8 @@ def explain(recipe: type[BaseModel], error: ValidationError) -> str:
         where = ".".join(map(str, problem["loc"]))
         if problem["type"] == "extra_forbidden":
             known = _keys(recipe, problem["loc"][:-1])
-            hint = nearest(str(problem["loc"][-1]), known).strip() or f"have {', '.join(known)}"
+            hint = nearest(str(problem["loc"][-1]), known).strip()
+            hint = hint or _elsewhere(recipe, problem["loc"]) or f"have {', '.join(known)}"
             parts.append(f"unknown key {where!r}; {hint}")
         elif where:
             words = problem["msg"].removeprefix("Value error, ")
@@ -67,6 +68,21 @@ def explain(recipe: type[BaseModel], error: ValidationError) -> str:
         else:
             parts.append(problem["msg"].removeprefix("Value error, "))
     return "; ".join(parts)
+
+
+def _elsewhere(recipe: type[BaseModel], location: Sequence[int | str]) -> str:
+    """The sections that have a key which stands outside all, such as `budgets`; else nothing."""
+    key, *inner = map(str, location)
+    sections = [] if inner else [n for n in recipe.model_fields if key in _keys_below(recipe, n)]
+    return f"did you mean {' or '.join(repr(f'{n}.{key}') for n in sections)}?" if sections else ""
+
+
+def _keys_below(recipe: type[BaseModel], name: str) -> list[str]:
+    """The keys of a section of the recipe; none of a plain value."""
+    try:
+        return _keys(recipe, (name,))
+    except StopIteration:
+        return []
 
 
 def _keys(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:

@@ -126,7 +126,7 @@ class TeacherSettings(Section):
 
 
 class DistillationSettings(Section):
-    """How is learnt from a teacher, or from several, in place of labels."""
+    """How networks learn from a teacher, or from several, in place of labels."""
 
     name: str = "mean"
     """mean (of what the teachers predict), ae_kd (teachers are weighed in every step), or
