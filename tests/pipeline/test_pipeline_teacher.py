@@ -10,7 +10,7 @@ from torch import nn
 
 import manyshot as ms
 from manyshot.pipeline import Workspace
-from manyshot.pipeline.beforehand import check_batches, check_sampling
+from manyshot.pipeline.beforehand import check, check_batches, check_sampling
 from manyshot.pipeline.identity import fingerprint
 from manyshot.pipeline.networks import build_network
 from manyshot.pipeline.teachers import Pupil, Renormalised, load_teacher
@@ -222,7 +222,7 @@ def test_a_section_that_says_nothing_or_too_much_is_refused(overrides, words):
 )
 def test_options_that_act_on_nothing_are_said_before_training(setting, words, ws):
     with pytest.raises(RecipeError) as caught:
-        replace(ws, recipe=small(setting)).check()
+        check(replace(ws, recipe=small(setting)))
     assert words in str(caught.value)
 
 

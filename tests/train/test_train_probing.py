@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from train_nets import random_states, same, weights
 
 import manyshot as ms
-from manyshot.train import PlannedPath, Probe, train
+from manyshot.train import Plan, PlannedPath, Probe, train
 from manyshot.train.probing import at_weights
 
 ARCHS = [(0, 1, 1, 2, 0, 1), (2, 2, 0, 0, 1, 0), (1, 0, 1, 1, 1, 1)]
@@ -304,7 +304,8 @@ def test_the_random_stream_of_probes_is_not_that_of_plans():
     run = shifting()
     drawn = []
     run.sampler.probe = lambda rng, step, steps: drawn.append(rng.random())
-    run.sampler.plan = lambda rng, step: drawn.append(rng.random())
+    nothing = Plan(())
+    run.sampler.plan = lambda rng, step: drawn.append(rng.random()) or nothing
     for step in (0, 1):
         run.step = step
         run.plan()
