@@ -10,11 +10,10 @@ import numpy as np
 from scipy import stats
 
 import manyshot as ms
-from benchmarks.lib import kept, reading
+from benchmarks.lib import kept
 from benchmarks.lib.checklist import Design, with_checklist
-from benchmarks.lib.pages import markdown
+from benchmarks.lib.pages import markdown, with_reading
 from manyshot import rank
-from manyshot.records import write_text
 from manyshot.space import Arch, Budget
 
 Record = dict[str, Any]
@@ -74,26 +73,15 @@ class Truth:
 
 def write_page(path: Path) -> Path:
     """Writes the page beside the records; returns it."""
-    page, rows, truth = kept.page_of(path), kept.rows(path), Truth()
-    text = (
-        "# Differentiable search beside one-shot search, at equal compute\n\n"
-        f"{about(COMMAND, path, rows)}{_code(rows)}\n\n"
-        f"## `tiny` on digits\n\n{_regrets(rows, truth)}\n\n{_orders(rows, truth)}\n\n"
-        f"## Cells of NAS-Bench-201 on digits\n\n{_cells(rows)}"
+    rows, truth = kept.rows(path), Truth()
+    parts = (
+        "# Differentiable search beside one-shot search, at equal compute\n",
+        f"Written by `{COMMAND}` from `{path.name}`; what is compared is said in `run.py`. ± is "
+        f"Student's 95 % interval over seeds.{_code(rows)}\n",
+        f"## `tiny` on digits\n\n{_regrets(rows, truth)}\n\n{_orders(rows, truth)}\n",
+        f"## Cells of NAS-Bench-201 on digits\n\n{_cells(rows).rstrip()}\n",
     )
-    written = reading.text(path)
-    write_text(page, text.rstrip() + "\n" + (f"\n{written}" if written else ""))
-    return with_checklist(page, DESIGN, rows)
-
-
-def about(command: str, path: Path, rows: Sequence[Record]) -> str:
-    """What wrote a page, from which records, where and when they came out, and what ± is."""
-    last, commits = rows[-1], ", ".join(sorted({row["commit"] for row in rows}))
-    return (
-        f"Written by `{command}` from `{path.name}`; what is compared is said in `run.py`. "
-        f"{last['cpu']}, {last['threads']} thread, torch {last['torch']}, {last['date']}, commit "
-        f"{commits}. ± is Student's 95 % interval over seeds."
-    )
+    return with_checklist(with_reading(path, parts, rows), DESIGN, rows)
 
 
 def _code(rows: Sequence[Record]) -> str:
