@@ -245,6 +245,17 @@ def test_leading_rows_are_whole_fronts_of_all(points, wanted, at_once) -> None:
         assert len(leading.rows) >= min(wanted, len(rank))
 
 
+def test_a_point_ahead_of_the_one_front_that_is_kept_has_all_sorted_anew() -> None:
+    """What lay behind that front was forgotten, and the new front is of one point alone."""
+    count = 2 * leading_fronts._RESERVE
+    front = [(i, count - i) for i in range(count)]
+    points_N2 = np.array([*front, (count, count), (-1, -1)], dtype=float)
+    leading = Leading(2)
+    assert leading.add(np.arange(count + 1), lambda rows: points_N2[rows])
+    assert leading.rows.tolist() == list(range(count))
+    assert not leading.add(np.array([count + 1]), lambda rows: points_N2[rows])
+
+
 def test_an_ask_sorts_the_first_fronts_alone(monkeypatch) -> None:
     """However much was told: 3,000 random ones, then generations of 20, of which few are sorted."""
     space = SearchSpace([Decision(range(4), f"d{i}") for i in range(10)])
