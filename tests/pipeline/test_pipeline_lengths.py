@@ -118,6 +118,20 @@ def test_timing_leaves_weights_as_they_are(method):
     assert all(torch.equal(tensor, before[name]) for name, tensor in ws.net.state_dict().items())
 
 
+def test_what_ends_the_timing_of_a_shared_out_supernet_is_said(monkeypatch):
+    """Its tensors are NaN without a place of their own then, as `sharded` leaves them."""
+
+    def failing(ws, *_):
+        for parameter in ws.net.parameters():
+            parameter.data = torch.full((), torch.nan).expand(parameter.shape)
+        raise ArithmeticError("what went wrong first")
+
+    monkeypatch.setattr(lengths, "train_supernet", failing)
+    ws = Workspace.build(small("train.minutes=1.0"))
+    with pytest.raises(ArithmeticError, match="what went wrong first"):
+        lengths._train_supernet(ws, engine(ws.device, ws.recipe.train), 1)
+
+
 def test_steps_are_timed_until_they_took_long_enough(monkeypatch):
     """A clock that the steps move: 0.1 s each, and 7 s more for the first call."""
     clock, calls = [0.0], []

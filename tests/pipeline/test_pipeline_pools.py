@@ -8,7 +8,7 @@ from manyshot.pipeline.stages.generate import sampler_of_search, trained_sampler
 from manyshot.pipeline.verbs.preview import preview
 from manyshot.run_folder import RunFolder
 from manyshot.search import Evolution, MCTSearch
-from manyshot.train import Uniform
+from manyshot.train import Forwarding, Uniform
 from pipeline_runs import lines, run, small
 
 GREEDY = (
@@ -20,6 +20,13 @@ SEARCH = (
     "search={name = 'evolution', candidates = 12, generation = 6, budgets = ['macs<=85%'], "
     "options = {population = 6, parents = 2, mutants = 3, crossovers = 3}}"
 )
+
+
+class Wrapped(Forwarding):
+    """Uniform sampling, in a wrapper."""
+
+    def __init__(self, space):
+        super().__init__(Uniform(space))
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +78,7 @@ def test_who_gets_a_sampler(finished, tmp_path):
         sampler_of_search(ws, tmp_path)
     uniform = Workspace.build(small(SEARCH))
     assert not uniform.may_end_early
+    assert not Workspace.build(small(f"sampler.name={__name__}:Wrapped")).may_end_early
     assert isinstance(sampler_of_search(uniform, tmp_path), Uniform)  # which learns nothing
     random = Workspace.build(small(GREEDY, "search={name = 'random', candidates = 6}", *REST))
     assert sampler_of_search(random, tmp_path) is None  # nor does it read a file

@@ -14,6 +14,7 @@ from manyshot import records
 from manyshot.run_folder import SamplerLine, TrainLine
 from manyshot.search import EvolutionOptions, Limit
 from manyshot.train import Greedy, Probed, Taught, Uniform
+from manyshot.train.plan import ending_early
 
 SPACE = ms.SearchSpace([ms.choose(range(3), f"d{i}") for i in range(2)])
 
@@ -178,6 +179,12 @@ def test_taught_it_ends_too():
     trainer, _, sampler = fit(teacher=teacher)
     assert isinstance(trainer.sampler, Taught) and sampler.ended
     assert trainer.step < trainer.steps
+
+
+def test_that_it_may_end_training_is_seen_through_what_wraps_it():
+    sampler = Greedy(SPACE)
+    assert ending_early(Taught(Taught(sampler, "original"), "labels")) is sampler
+    assert ending_early(Taught(Uniform(SPACE), "labels")) is None
 
 
 # -- in a search ---------------------------------------------------------------------------

@@ -66,7 +66,6 @@ from manyshot.tasks import Task, make_task
 from manyshot.tasks.task import check_votes
 from manyshot.train import (
     Distiller,
-    EndsEarly,
     Sampler,
     Several,
     Shrinker,
@@ -74,6 +73,7 @@ from manyshot.train import (
     make_sampler,
     make_shrinker,
 )
+from manyshot.train.plan import ending_early
 from manyshot.transfer import classifier, new_head
 
 Part = Literal["validation", "train", "test"]
@@ -582,7 +582,7 @@ class Workspace:
     @property
     def may_end_early(self) -> bool:
         """Whether the supernet is trained here by a sampler that may end training."""
-        return self.trains_sampler and isinstance(self.sampler(), EndsEarly)
+        return self.trains_sampler and ending_early(self.sampler()) is not None
 
     def everything(self) -> Limit:
         """A limit within which all architectures are."""

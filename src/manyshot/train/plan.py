@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -289,15 +289,18 @@ class Narrows(Protocol):
 
 
 def narrowing(sampler: Sampler) -> Narrows | None:
-    """The sampler, without what wraps it, if it can go on in another view; else None."""
-    inner = unwrapped(sampler)
-    return inner if isinstance(inner, Narrows) else None
+    """Who can go on in another view: the sampler or one that it wraps; None if none can."""
+    return next((one for one in _layers(sampler) if isinstance(one, Narrows)), None)
 
 
 def learning_from_norms(sampler: Sampler) -> LearnsFromNorms | None:
-    """The sampler, without what wraps it, if it learns from norms of gradients; else None."""
-    inner = unwrapped(sampler)
-    return inner if isinstance(inner, LearnsFromNorms) else None
+    """Who learns from norms of gradients: the sampler or one that it wraps; None if none does."""
+    return next((one for one in _layers(sampler) if isinstance(one, LearnsFromNorms)), None)
+
+
+def ending_early(sampler: Sampler) -> EndsEarly | None:
+    """Who may end training: the sampler or one that it wraps; None if none does."""
+    return next((one for one in _layers(sampler) if isinstance(one, EndsEarly)), None)
 
 
 def name_of(sampler: Sampler) -> str:
@@ -307,13 +310,22 @@ def name_of(sampler: Sampler) -> str:
 
 def unwrapped(sampler: Sampler) -> Sampler:
     """The sampler that wrappers (`Forwarding`) forward to; one that wraps none is itself."""
+    *_, inner = _layers(sampler)
+    return inner
+
+
+def _layers(sampler: Sampler) -> Iterator[Sampler]:
+    """A sampler and those that it wraps, from the outside in."""
+    yield sampler
     while isinstance(sampler, Forwarding):
         sampler = sampler.sampler
-    return sampler
+        yield sampler
 
 
 class Forwarding:
     """Another sampler under the same contract, for what changes a part of one.
+
+    What the other can do beyond the contract is seen through it (see `ending_early`).
 
     Attributes:
         sampler: the other sampler, which answers all that is not overridden.
@@ -323,11 +335,6 @@ class Forwarding:
         """Wraps a sampler."""
         self.sampler = sampler
         self.probes, self.clip_norm = sampler.probes, sampler.clip_norm
-
-    @property
-    def ended(self) -> bool:
-        """Whether the other ends training (see `EndsEarly`)."""
-        return isinstance(self.sampler, EndsEarly) and self.sampler.ended
 
     def plan(self, rng: np.random.Generator, step: int) -> Plan:
         """The other's."""

@@ -59,11 +59,11 @@ from manyshot.train.optimisation import (
     said_of_data,
 )
 from manyshot.train.plan import (
-    EndsEarly,
     Plan,
     PlannedPath,
     Probe,
     Sampler,
+    ending_early,
     learning_from_norms,
     name_of,
     narrowing,
@@ -243,7 +243,7 @@ class Trainer:
         self._splits = scheme if isinstance(scheme, SplitsByGradients) else None
         self._scheduled = schedule is not None
         self._measured = learning_from_norms(sampler)
-        self._ends = sampler if isinstance(sampler, EndsEarly) else None
+        self._ends = ending_early(sampler)
         self._saved = time.monotonic()
         self.average = None if settings.ema is None else Average(net, settings.ema)
         self._sample: Inputs = None

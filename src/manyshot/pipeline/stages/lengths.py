@@ -308,17 +308,19 @@ _ONE_EPOCH = {
 
 
 def _train_supernet(ws: Workspace, accelerator: Accelerator, steps: int) -> None:
-    """Trains the supernet for some steps, in the whole space, and gives it its weights back."""
+    """Trains the supernet for some steps, in the whole space, and gives it its weights back.
+
+    After an error, which ends the run, it does not: a supernet that was shared out when its
+    training failed cannot take them, and to try would hide what went wrong.
+    """
     settings = ws.recipe.train.model_copy(update=_ONE_EPOCH)
     weights = {name: tensor.clone() for name, tensor in ws.net.state_dict().items()}
     splits = replace(ws.splits, train=_first_of(ws.splits.train, settings, steps))
     whole = ShrinkSettings()  # or so few steps would be timed with all turns of a shrinker
     recipe = ws.recipe.model_copy(update={"train": settings, "shrink": whole})
     few = replace(ws, splits=splits, recipe=recipe)
-    try:
-        train_supernet(few, accelerator, None, Silent())
-    finally:
-        ws.net.load_state_dict(weights)
+    train_supernet(few, accelerator, None, Silent())
+    ws.net.load_state_dict(weights)
 
 
 def _finish(ws: Workspace, accelerator: Accelerator, steps: int) -> None:
