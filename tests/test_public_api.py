@@ -52,7 +52,11 @@ def test_version_is_the_changelogs() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["manyshot", "manyshot.space", "manyshot.search", "manyshot.rank", "manyshot.cli"]
+    "module",
+    [
+        *("manyshot", "manyshot.space", "manyshot.search", "manyshot.rank"),
+        *("manyshot.cli", "manyshot.show"),
+    ],
 )
 def test_torch_is_not_imported(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"

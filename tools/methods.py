@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from manyshot.slots import SLOTS
+from manyshot.manual.slots import SLOTS
 
 ROOT = Path(__file__).parents[1]
 PAGE, README = ROOT / "docs" / "methods.md", ROOT / "README.md"

@@ -10,8 +10,8 @@ from typing import Any
 import typer
 
 import manyshot as ms
-from manyshot.recipe_keys import keys, sections
-from manyshot.slots import SLOTS
+from manyshot.manual.keys import keys, sections
+from manyshot.manual.slots import SLOTS
 from manyshot.tables.numbers import sentence
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"

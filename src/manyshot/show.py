@@ -11,8 +11,8 @@ from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from manyshot.plugin_options import Described
-from manyshot.recipe_keys import Key, sections
+from manyshot.manual.keys import Key, sections
+from manyshot.manual.options import Described
 from manyshot.run_folder import SUBNETS, Comparison, MovedRanking, Ranking, Result, SecondsRecord
 from manyshot.shipped import ShippedRecipe
 from manyshot.tables import compare, files, numbers, preview, rank, run, settings, space

@@ -65,7 +65,7 @@ def recipe_command(
     if keys:
         if set_:
             raise typer.BadParameter("--keys explains what may be set: leave --set out")
-        from manyshot.recipe_keys import keys as keys_in
+        from manyshot.manual.keys import keys as keys_in
         from manyshot.show import keys_tables
 
         some = keys_in(recipe)
@@ -135,8 +135,8 @@ def options_command(
     as_json: Json = False,
 ) -> None:
     """Say what the slots of a recipe may hold, and what options each of these has."""
+    from manyshot.manual.slots import SLOTS, slot_of
     from manyshot.show import options_tables, plugins_tables, slots_tables
-    from manyshot.slots import SLOTS, slot_of
 
     if slot is None:
         names = {one.section: list(one.table) for one in SLOTS}

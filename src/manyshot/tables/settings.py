@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from manyshot.plugin_options import Described
+from manyshot.manual.keys import Key, changes
+from manyshot.manual.options import Described
 from manyshot.recipe import Recipe
-from manyshot.recipe_keys import Key, changes
 from manyshot.shipped import ShippedRecipe
 from manyshot.tables.numbers import sentence
 from manyshot.tables.table import Table

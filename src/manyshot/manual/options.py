@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from manyshot.annotated import entries, one_paragraph, summary, type_in_words, words_of
+from manyshot.manual.annotated import entries, one_paragraph, summary, type_in_words, words_of
 from manyshot.plugins import UNEVALUATED, dataclass_of_options, parameters_of
 from manyshot.toml import in_one_line
 
@@ -93,9 +93,6 @@ def _is_made_of_fields(plugin: Callable[..., Any]) -> TypeGuard[type[Any]]:
     if not (inspect.isclass(plugin) and dataclasses.is_dataclass(plugin)):
         return False
     return {field.name for field in dataclasses.fields(plugin)} >= {*parameters_of(plugin)}
-
-
-_ANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def _fields(options: type[Any]) -> Iterator[Option]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from manyshot.plugin_options import Described, described
+from manyshot.manual.options import Described, described
 from manyshot.plugins import SECTIONS, look_up, nearest
 from manyshot.search.table import SEARCHERS, make_searcher
 from manyshot.sharing import SHARINGS, make_sharing

@@ -9,11 +9,11 @@ import pytest
 from pydantic import Field
 
 from manyshot import cli
-from manyshot.plugin_options import Option, described
+from manyshot.manual.keys import keys
+from manyshot.manual.options import Option, described
+from manyshot.manual.slots import SLOTS, slot_of
 from manyshot.plugins import build
-from manyshot.recipe_keys import keys
 from manyshot.shipped import shipped_recipes
-from manyshot.slots import SLOTS, slot_of
 from manyshot.toml import read
 
 ALL = [(one.section, plugin) for one in SLOTS for plugin in one.plugins()]

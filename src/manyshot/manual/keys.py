@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from manyshot.annotated import bounds_in_words, one_paragraph, type_in_words, words_of
+from manyshot.manual.annotated import bounds_in_words, one_paragraph, type_in_words, words_of
 from manyshot.plugins import nearest
 from manyshot.recipe import Recipe, RecipeError, Section
 from manyshot.toml import in_one_line

@@ -4,8 +4,8 @@ import tomllib
 
 import pytest
 
+from manyshot.manual.keys import keys, sections
 from manyshot.recipe import Recipe, RecipeError
-from manyshot.recipe_keys import keys, sections
 
 
 def flat(values: dict, above: str = "") -> dict[str, object]:
