@@ -68,6 +68,7 @@ NO_TORCH = {
     "cli",
 }
 FILES = sorted(SOURCE.rglob("*.py"))
+PIPELINE = [f for f in FILES if f.is_relative_to(SOURCE / "pipeline") and f.stem != "__init__"]
 
 
 def layer_of(path: Path) -> str:
@@ -102,6 +103,17 @@ def test_imports_go_one_way(path: Path) -> None:
     names = [name.split(".") for name in imports(path)]
     used = {layer_named(parts) for package, *parts in names if package == "manyshot" and parts}
     assert used <= ALLOWED[layer] | BASE | {layer}
+
+
+@pytest.mark.parametrize(
+    "path", PIPELINE, ids=lambda path: str(path.relative_to(SOURCE / "pipeline"))
+)
+def test_in_the_pipeline_verbs_are_above_stages_and_these_above_the_rest(path: Path) -> None:
+    parts = ["verbs", "stages"]
+    above = parts[: parts.index(path.parent.name)] if path.parent.name in parts else parts
+    others = [f"pipeline.{part}" for part in above] + ["runs", "cli", "notebook", "testing"]
+    names = tuple(f"manyshot.{other}" for other in others)
+    assert not [name for name in imports(path) if name.startswith(names)]
 
 
 @pytest.mark.parametrize(

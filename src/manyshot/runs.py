@@ -16,9 +16,6 @@ from manyshot.pipeline.identity import load_final_weights
 from manyshot.progress import Progress
 from manyshot.recipe import GIVEN, Recipe, RecipeError, TaskSettings
 from manyshot.run_folder import (
-    RECIPE,
-    RESULT,
-    FinishLine,
     Result,
     RunFolder,
     VerdictRecord,
@@ -259,8 +256,6 @@ class Run(Shown):
             RecipeError: if its recipe cannot be read.
         """
         self.folder, self.files = Path(folder), RunFolder(folder)
-        if not self.files.recipe_file.exists():
-            raise records.RecordError(f"{self.folder} is not a run: it has no {RECIPE}")
         self.recipe, self._trust = self.files.recipe(), trust
         self._network, self._data = network, data
 
@@ -271,13 +266,7 @@ class Run(Shown):
         Raises:
             RecordError: if the run is not finished.
         """
-        result = self.files.result()
-        if result is None:
-            raise records.RecordError(
-                f"{self.folder} has no {RESULT}: finish it with manyshot run --resume "
-                f"{self.folder}, or Run.resume()"
-            )
-        return result
+        return self.files.outcome()
 
     @property
     def winners(self) -> list[RunWinner]:
@@ -323,11 +312,7 @@ class Run(Shown):
             ValueError: for one that is not understood.
             RecordError: if the run is not finished.
         """
-        winners, spelt = {winner.budget: winner for winner in self.winners}, Budget.spelt(budget)
-        if spelt not in winners:
-            have = ", ".join(map(repr, winners))
-            raise KeyError(f"budget {budget!r} has no winner in {self.folder}, have {have}")
-        return winners[spelt]
+        return self._winner(self.files.winner(budget), self.result.task.metric.name)
 
     def resume(self, progress: Progress | None = None, workers: Workers | None = None) -> Run:
         """Goes on with a run that was stopped, to the same result as if it never was.
@@ -377,7 +362,7 @@ class Run(Shown):
     @property
     def _described(self) -> DataDescription | None:
         """What the run's images are, by its records; None of data of your own."""
-        from manyshot.pipeline.stages.describe import described_images
+        from manyshot.pipeline.recorded import described_images
 
         return described_images(self.files)
 
@@ -389,8 +374,8 @@ class Run(Shown):
         """
         if self._described is None:
             return self.net
-        from manyshot.pipeline.build import new_supernet
         from manyshot.pipeline.devices import pick_device
+        from manyshot.pipeline.plain import new_supernet
 
         check_trusted(self.files, trust=self._trust)
         with self._giving():
@@ -402,12 +387,6 @@ class Run(Shown):
         from manyshot.evaluate import calibrate
 
         return calibrate(self.net, arch, self._workspace.calibration())
-
-    def _finished_line(self, text: str) -> FinishLine | None:
-        """The record of a winner, a control, or what was exported; None without one."""
-        files = self.files
-        lines = (*files.controls_lines(), *files.exported_lines(), *files.finish_lines())
-        return {line.arch: line for line in lines}.get(text)
 
     def file(self, arch: Arch, kind: str) -> Path:
         """The path of an exported file, once it is seen to hold what was written.
@@ -422,7 +401,7 @@ class Run(Shown):
             RecordError: if it was not exported so, or its file is missing, damaged or changed.
         """
         text = "-".join(map(str, arch))
-        line = self._finished_line(text)
+        line = self.files.finished_line(text)
         way_out = f"write it again with Run.export({tuple(arch)}, {kind!r})"
         if line is None or kind not in line.files:
             have = ", ".join(line.files) if line is not None and line.files else "nothing"
@@ -444,20 +423,9 @@ class Run(Shown):
         Raises:
             RecordError: if its weights are not in the run's folder.
         """
-        from manyshot.pipeline.stages.finish import plain_module
-        from manyshot.train import load_weights
+        from manyshot.pipeline.recorded import finished_network
 
-        text = self._blank.space.to_text(arch)
-        weights = self.files.subnets / f"{text}.safetensors"
-        line = self._finished_line(text)
-        if line is None or not weights.exists():
-            raise records.RecordError(
-                f"{weights} is missing: finish the architecture with Run.export(arch, 'pt2')"
-            )
-        device = next(self._blank.parameters()).device
-        module = plain_module(self._blank, arch, device)
-        load_weights(weights, module, line.fingerprint)
-        return module.eval()
+        return finished_network(self.files, self._blank, arch)
 
     def predict(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from manyshot.data import LabelledImages, OwnSet
 from manyshot.fitting import growth_of
-from manyshot.pipeline.build import Workspace, check_classifier
+from manyshot.pipeline.build import Workspace
 from manyshot.pipeline.checks import (
     GENERATOR,
     check_batch_size,
@@ -22,6 +22,7 @@ from manyshot.pipeline.checks import (
     check_stand_ins,
     check_teachers,
 )
+from manyshot.pipeline.plain import check_classifier
 from manyshot.recipe import GIVEN, OptimiserSettings, RecipeError, TrainingSettings
 from manyshot.search.limit import costs_of
 from manyshot.seeding import numpy_rng

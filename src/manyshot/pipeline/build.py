@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -17,7 +17,6 @@ from manyshot.data import (
     Augment,
     Batch,
     Batches,
-    DataDescription,
     FixedBatches,
     LabelledImages,
     OwnSet,
@@ -41,6 +40,7 @@ from manyshot.pipeline.given import load_data
 from manyshot.pipeline.inherit import Inherited, inherit
 from manyshot.pipeline.matching import Matching
 from manyshot.pipeline.networks import Original, build_sharing, build_supernet
+from manyshot.pipeline.plain import fit_classes
 from manyshot.pipeline.settling import (
     with_epochs,
     with_precision,
@@ -74,7 +74,6 @@ from manyshot.train import (
     make_shrinker,
 )
 from manyshot.train.plan import ending_early
-from manyshot.transfer import classifier, new_head
 
 Part = Literal["validation", "train", "test"]
 
@@ -89,55 +88,6 @@ def build_task(recipe: Recipe) -> Task:
         return make_task(recipe.task.name, recipe.task.options)
     except ValueError as error:
         raise RecipeError(str(error)) from error
-
-
-def check_classifier(recipe: Recipe, net: Supernet) -> int:
-    """How many classes the network's classifier has.
-
-    Raises:
-        RecipeError: if there is no classifier, or another than the recipe says.
-    """
-    try:
-        return cast(int, classifier(net, recipe.transfer.classifier)[1].out_features)
-    except ValueError as error:
-        raise RecipeError(f"transfer.classifier: {error}") from error
-
-
-def fit_classes(recipe: Recipe, net: Supernet, classes: int) -> None:
-    """In a transfer, gives a network that was made for other classes a classifier for these.
-
-    Raises:
-        RecipeError: as `check_classifier`, or if the data do not tell how many classes they have.
-    """
-    if recipe.moves and not classes:
-        raise RecipeError(
-            f"data.name = {recipe.data.name!r}: a transfer makes a classifier for the classes of "
-            "the data, and these do not tell theirs: give a TensorDataset or a list of samples "
-            "with class indices, or a data set that has them all as its attribute targets"
-        )
-    if recipe.moves and check_classifier(recipe, net) != classes:
-        new_head(net, classes, name=recipe.transfer.classifier, seed=recipe.seed)
-
-
-def new_supernet(
-    recipe: Recipe, data: DataDescription, device: torch.device, run: RunFolder | None = None
-) -> Supernet:
-    """A supernet of one copy that nothing has trained, of which plain networks are extracted.
-
-    Args:
-        recipe: says which.
-        data: what it is made for; in a transfer the images that it moves to.
-        device: where it is.
-        run: the folder of the run whose supernet it is to be like: with the weights that the recipe
-            gives, by which conversion orders channels. Without it, weights are new.
-
-    It raises what `build_supernet` and `fit_classes` do.
-    """
-    given = run is not None and not recipe.moves
-    kept = None if run is None else run.original
-    net, _ = build_supernet(recipe, data, given=given, kept=kept)
-    fit_classes(recipe, net, data.classes)
-    return net.to(device)
 
 
 def build_costs(recipe: Recipe, net: Supernet) -> dict[str, FunctionCost]:

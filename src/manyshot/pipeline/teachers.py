@@ -16,21 +16,16 @@ from manyshot.cost import subnet_macs
 from manyshot.data import Batch, DataDescription
 from manyshot.evaluate import calibrate
 from manyshot.nn.modes import evaluating
-from manyshot.pipeline.networks import (
-    build_sharing,
-    build_supernet,
-    load_given,
-    make_network,
-    published,
-    read_state,
-)
+from manyshot.pipeline.networks import load_given, make_network, published, read_state
+from manyshot.pipeline.plain import new_supernet
+from manyshot.pipeline.recorded import described_images, finished_network, trained_supernet
 from manyshot.recipe import NetworkSettings, Recipe, RecipeError
 from manyshot.records import RecordError
 from manyshot.run_folder import RunFolder, SpaceRecord
 from manyshot.seeding import seeded
 from manyshot.supernet import Supernet
 from manyshot.tasks import Task
-from manyshot.train import CheckpointError, load_weights
+from manyshot.train import CheckpointError
 from manyshot.train.checkpoint import digest, read_weights
 from manyshot.train.distilling import Several, answers
 from manyshot.trust import check_trusted
@@ -324,30 +319,27 @@ def _of_run(pupil: Pupil) -> Teacher:
             network.
         RecordError, CheckpointError: if its records or weights are missing or damaged.
     """
-    # Imported here: they are built on this module.
-    from manyshot.pipeline.stages.describe import described_images
-    from manyshot.runs import Run
-
     settings, data, device = pupil.recipe.teacher, pupil.data, pupil.device
     assert settings.run is not None
-    run = Run(settings.run)
-    described = run.files.space()
-    theirs = described_images(run.files)
+    run = RunFolder(settings.run)
+    recipe, described, theirs = run.recipe(), run.space(), described_images(run)
     if described is None or described.images is None or theirs is None or not theirs.mean:
         raise _refused(
             f"{settings.run} does not say what its images are like, which space.json of a run on "
             "images does: give the folder of a whole run"
         )
-    said = _check_images(pupil, run.recipe, described, theirs)
+    said = _check_images(pupil, recipe, described, theirs)
+    check_trusted(run)
     if settings.budget is not None:
         try:
-            arch = run.winner(settings.budget).arch
+            winner = run.winner(settings.budget)
         except (KeyError, ValueError) as error:
             raise _refused(error.args[0]) from error
-        module = run.finished(arch)
+        blank = new_supernet(recipe, theirs, device, run)
+        module = finished_network(run, blank, blank.space.from_text(winner.arch))
         marked = digest(module.state_dict())
         return Teacher(_normalised(module, data, theirs.mean, theirs.std), marked, said)
-    net = _supernet(run.files, run.recipe, theirs, device)
+    net = trained_supernet(run, recipe, theirs, device)
     arch = _arch_of(net, str(settings.arch))
     if net.stands_in(arch):
         raise _refused(
@@ -355,7 +347,7 @@ def _of_run(pupil: Pupil) -> Teacher:
             "stands in for what a finished network has: give teacher.budget, for a winner that was "
             "trained"
         )
-    tensors, _ = read_weights(run.files.final_weights(run.recipe))
+    tensors, _ = read_weights(run.final_weights(recipe))
     told = f"{digest(tensors)} {net.space.to_text(arch)}"
     marked = hashlib.sha256(told.encode()).hexdigest()[: len(digest(tensors))]
 
@@ -365,30 +357,6 @@ def _of_run(pupil: Pupil) -> Teacher:
     )
     module = net.extract(arch, stats=stats)
     return Teacher(_normalised(module, data, theirs.mean, theirs.std), marked, said)
-
-
-def _supernet(
-    run: RunFolder, recipe: Recipe, theirs: DataDescription, device: torch.device
-) -> Supernet:
-    """The supernet of a run with its weights, made by its records alone.
-
-    Raises:
-        RecordError: if it is not trained.
-    """
-    from manyshot.pipeline.build import fit_classes  # which is built on this module
-
-    check_trusted(run)
-    weights = run.final_weights(recipe)
-    net, _ = build_supernet(
-        recipe,
-        theirs,
-        sharing=build_sharing(recipe, theirs),
-        given=not recipe.moves,
-        kept=run.original,
-    )
-    fit_classes(recipe, net, theirs.classes)
-    load_weights(weights, net)
-    return net.to(device)
 
 
 def _arch_of(net: Supernet, text: str) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from manyshot.run_folder.beginning import (
     SpaceRecord,
 )
 from manyshot.run_folder.comparing import Comparison
-from manyshot.run_folder.finishing import FinishLine, PredictionsRecord, Result
+from manyshot.run_folder.finishing import FinishLine, PredictionsRecord, Result, WinnerRecord
 from manyshot.run_folder.parts import Count
 from manyshot.run_folder.ranking import MovedRanking, Ranking, RankScoreLine, TruthLine
 from manyshot.run_folder.searching import OrderLine, SearchLine, ShiftingLine
@@ -31,6 +31,7 @@ from manyshot.run_folder.training import (
     _has_options,
     _has_targets,
 )
+from manyshot.space import Budget
 
 _BEGUN = (
     *(names.WEIGHTS, names.SAMPLER, names.TRAINER, names.TRAIN_LOG, names.SEARCH_LOG),
@@ -112,6 +113,12 @@ class RunFolder(_Folder):
     Readers of lines return an empty list, and readers of one record None, if there is no file yet.
     All of them raise `RecordError` for a damaged file.
     """
+
+    def recipe(self) -> Recipe:
+        """What the run does; raises what that of any folder does."""
+        if not self.recipe_file.exists():
+            raise RecordError(f"{self.path} is not a run: it has no {names.RECIPE}")
+        return super().recipe()
 
     @property
     def weights(self) -> Path:
@@ -228,6 +235,10 @@ class RunFolder(_Folder):
         """The folder of finished networks."""
         return self.path / names.SUBNETS
 
+    def finished_weights(self, arch: str) -> Path:
+        """The weights of the finished network of an architecture, so that formats can be added."""
+        return self.subnets / f"{arch}.safetensors"
+
     def predictions_file(self, arch: str) -> Path:
         """What the finished network of an architecture predicts of the test images."""
         return self.subnets / f"{arch}.tested.json"
@@ -330,9 +341,44 @@ class RunFolder(_Folder):
         """What a finished network predicts of the test images; None if that is not on record."""
         return _maybe(self.predictions_file(arch), PredictionsRecord)
 
+    def finished_line(self, arch: str) -> FinishLine | None:
+        """The record of a winner, a control, or what was exported; None without one."""
+        lines = (*self.controls_lines(), *self.exported_lines(), *self.finish_lines())
+        return {line.arch: line for line in lines}.get(arch)
+
     def result(self) -> Result | None:
         """The winners and what was spent; None before the run is finished."""
         return _maybe(self.result_file, Result)
+
+    def outcome(self) -> Result:
+        """The winners and what was spent.
+
+        Raises:
+            RecordError: if the run is not finished.
+        """
+        result = self.result()
+        if result is None:
+            raise RecordError(
+                f"{self.path} has no {names.RESULT}: finish it with manyshot run --resume "
+                f"{self.path}, or Run.resume()"
+            )
+        return result
+
+    def winner(self, budget: str) -> WinnerRecord:
+        """The winner of a budget.
+
+        Raises:
+            KeyError: for a budget that the run was not asked for, however it is spelt; it names
+                those it was.
+            ValueError: for one that is not understood.
+            RecordError: if the run is not finished.
+        """
+        winners = {winner.budget: winner for winner in self.outcome().winners}
+        spelt = Budget.spelt(budget)
+        if spelt not in winners:
+            have = ", ".join(map(repr, winners))
+            raise KeyError(f"budget {budget!r} has no winner in {self.path}, have {have}")
+        return winners[spelt]
 
     def rank(self, truth: str) -> RankFolder:
         """The folder of the ranking against the truth of a name, which need not be there."""

@@ -10,7 +10,6 @@ from typing import TypeAlias
 import torch
 
 from manyshot import records
-from manyshot.data import DataDescription
 from manyshot.evaluate.score import total
 from manyshot.nn.inputs import together
 from manyshot.nn.modes import evaluating
@@ -82,25 +81,6 @@ def describe_space(ws: Workspace, folder: Path, minutes: Minutes = MappingProxyT
             default_budgets=chosen,
             minutes=dict(minutes) or None,
         ),
-    )
-
-
-def described_images(run: RunFolder) -> DataDescription | None:
-    """What a run's networks take, by its records alone; None if these are of no images.
-
-    Of a run from before that was written, mean and std are empty.
-    """
-    space = run.space()
-    images = None if space is None else space.images
-    if images is None or not images.image_shape or "train" not in images.class_counts:
-        return None
-    return DataDescription(
-        classes=len(images.class_counts["train"]),
-        image_shape=images.image_shape,
-        mean=images.mean or (),
-        std=images.std or (),
-        class_names=images.class_names,
-        keeps_aspect=bool(images.keeps_aspect),
     )
 
 

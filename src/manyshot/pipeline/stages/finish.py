@@ -36,12 +36,12 @@ from manyshot.export import (
     output_name,
     tried,
 )
-from manyshot.nn import BatchNormStats
 from manyshot.nn.inputs import Inputs, to_device
 from manyshot.nn.modes import evaluating
 from manyshot.nn.pointwise import training_format
-from manyshot.pipeline.build import Workspace, new_supernet
+from manyshot.pipeline.build import Workspace
 from manyshot.pipeline.identity import fingerprint
+from manyshot.pipeline.plain import new_supernet, plain_module
 from manyshot.pipeline.stages.alone import (
     Beginner,
     Lessons,
@@ -62,7 +62,6 @@ from manyshot.run_folder import (
     ScriptCheck,
 )
 from manyshot.space import Arch
-from manyshot.supernet import Supernet
 from manyshot.tasks import Classification
 from manyshot.tasks.task import picked
 from manyshot.train import load_weights, save_weights
@@ -206,7 +205,7 @@ class _Work:
     @property
     def weights(self) -> Path:
         """Where the finished weights are kept, so that formats can be added."""
-        return RunFolder(self.folder).subnets / f"{self.text}.safetensors"
+        return RunFolder(self.folder).finished_weights(self.text)
 
     def subnet(
         self, ws: Workspace, accelerator: Accelerator, settings: FinishSettings, progress: Progress
@@ -459,15 +458,6 @@ def beginner_of(ws: Workspace, arch: Arch, settings: FinishSettings) -> Beginner
         subnet = plain_module(ws.net, arch, ws.device, stats)
     text = ws.net.space.to_text(arch)
     return Beginner(text, subnet, fingerprint_of(ws, settings, text))
-
-
-def plain_module(
-    source: Supernet, arch: Arch, device: torch.device, stats: BatchNormStats | None = None
-) -> nn.Module:
-    """The plain module of `arch`, in the memory format that it may be trained in."""
-    subnet = source.extract(arch, stats=stats)
-    memory_format = training_format(subnet, device).torch_format
-    return subnet.to(memory_format=memory_format)
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from manyshot.data.own import joined
 from manyshot.evaluate.zero_cost import NAMES, zero_cost
 from manyshot.pipeline.build import Workspace
 from manyshot.pipeline.networks import build_supernet
+from manyshot.pipeline.plain import bare
 from manyshot.pipeline.stages.proxies import taken_over
-from manyshot.pipeline.verbs.truth import bare
 from manyshot.progress import Progress
 from manyshot.recipe import Recipe
 from manyshot.run_folder import ZeroCostLine

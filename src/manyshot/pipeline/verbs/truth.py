@@ -21,6 +21,7 @@ from manyshot.pipeline.devices import on_its_threads
 from manyshot.pipeline.identity import truth_fingerprint
 from manyshot.pipeline.networks import build_supernet
 from manyshot.pipeline.opening import environment
+from manyshot.pipeline.plain import bare
 from manyshot.pipeline.verbs.truth_plans import planned
 from manyshot.pipeline.workers import Failed, Processes, Task, Workers
 from manyshot.progress import Progress, Silent, showing
@@ -119,12 +120,6 @@ def workspace(toml: str, seed: int) -> Workspace:
     """The workspace of a seed, kept while its trainings last."""
     values = tomllib.loads(toml)
     return Workspace.build(Recipe.build(values, [f"seed={seed}"], "the truth's recipe"))
-
-
-def bare(recipe: Recipe) -> Recipe:
-    """The recipe without what has no part in training a network alone."""
-    parts = ("sharing", "sampler", "shifting", "transfer", "search")
-    return recipe.model_copy(update={part: Recipe.model_fields[part].default for part in parts})
 
 
 def check_same(ws: Workspace, lines: Sequence[TruthLine], log: Path) -> None:

@@ -11,8 +11,9 @@ import numpy as np
 from manyshot.pipeline.beforehand import check_batches
 from manyshot.pipeline.build import Workspace
 from manyshot.pipeline.devices import on_its_threads
+from manyshot.pipeline.plain import bare
 from manyshot.pipeline.stages.lengths import seconds_alone
-from manyshot.pipeline.verbs.truth import bare, check_same, workspace
+from manyshot.pipeline.verbs.truth import check_same, workspace
 from manyshot.pipeline.verbs.truth_plans import planned
 from manyshot.progress import Progress, Silent, showing
 from manyshot.recipe import Recipe, RecipeError
