@@ -7,8 +7,8 @@ import pytest
 
 from manyshot import records
 from manyshot.pipeline.clock import KEPT_S, Clock
-from manyshot.pipeline.stages import finish as finishing
 from manyshot.pipeline.stages import train as training
+from manyshot.pipeline.stages import work
 from manyshot.progress import Silent
 from manyshot.run_folder import RunFolder, RunPart
 from pipeline_runs import lines, outcome, run, small
@@ -114,13 +114,13 @@ def test_a_damaged_record_is_named(tmp_path):
 
 def test_every_part_of_a_run_is_on_record_once(tmp_path, monkeypatch):
     """Tests that take long are not in what finishing took, and nothing is counted twice."""
-    real, pause = finishing.tested, 0.4
+    real, pause = work.tested, 0.4
 
     def slow(*args, **kwargs):
         time.sleep(pause)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(finishing, "tested", slow)
+    monkeypatch.setattr(work, "tested", slow)
     began = time.perf_counter()
     run(small("search.budgets=['macs<=20%', 'latency_ms<=1000']"), tmp_path)
     whole = time.perf_counter() - began

@@ -13,9 +13,8 @@ import manyshot as ms
 from manyshot import records
 from manyshot.cli import main
 from manyshot.pipeline import Workspace, train_only
-from manyshot.pipeline.stages import alone
-from manyshot.pipeline.stages import finish as finishing
-from manyshot.pipeline.stages.finish import ExportFailed
+from manyshot.pipeline.stages import alone, work
+from manyshot.pipeline.stages.exports import ExportFailed
 from manyshot.progress import Silent
 from manyshot.seeding import seeded
 from manyshot.train import engine, load_weights
@@ -74,7 +73,7 @@ def test_scratch_begins_from_weights_of_its_own(base, monkeypatch):
     accelerator = engine(ws.device, recipe.train)
     settings = recipe.finish.model_copy(update={"mode": "scratch"})
     arch = (3, 2, 1, 0)
-    subnet = finishing.finished(ws, accelerator, folder, arch, settings, Silent())
+    subnet = alone.finished(ws, accelerator, folder, arch, settings, Silent())
     begun = ws.net.extract(arch).state_dict()
     with seeded(recipe.seed + 1, "weights"):
         fresh = ms.Supernet(ms.zoo.tiny(width=3)).extract(arch).state_dict()
@@ -91,7 +90,7 @@ def test_winners_may_learn_from_validation_images_too(base, monkeypatch):
     accelerator = engine(ws.device, recipe.train)
     for data in ("train", "train+validation"):
         settings = recipe.finish.model_copy(update={"data": data})
-        finishing.finished(ws, accelerator, folder, (3, 2, 1, 0), settings, Silent())
+        alone.finished(ws, accelerator, folder, (3, 2, 1, 0), settings, Silent())
     train, every = (sorted(one.dataset.images.flatten(1).tolist()) for one in learnt)
     validation = ws.splits.validation.images.flatten(1).tolist()
     assert train == sorted(ws.splits.train.images.flatten(1).tolist())
@@ -209,7 +208,7 @@ def test_a_format_is_added_without_training_again(base, tmp_path, monkeypatch, m
         raise AssertionError("trained again")
 
     monkeypatch.setattr(alone, "fit", untouched)
-    monkeypatch.setattr(finishing, "finished", untouched)
+    monkeypatch.setattr(work, "finished", untouched)
     more = small(one, f"finish.mode={mode}", "export.formats=['json']")
     again = export_architecture(more, folder, record["arch"])
     assert again["files"].keys() == {"pt2", "json"}
@@ -263,7 +262,7 @@ def test_a_file_that_was_changed_is_written_again(programs, tmp_path, monkeypatc
     if kind == "pt2":
         with pytest.raises(records.RecordError, match="is not what is on record of it: restore"):
             ms.Run(folder).winners[0].file("pt2")
-    for module, name in ((alone, "fit"), (finishing, "finished")):
+    for module, name in ((alone, "fit"), (work, "finished")):
         monkeypatch.setattr(module, name, None)
     with (
         pytest.warns(UserWarning, match=rf"{path} is not what is on record .* is written again"),

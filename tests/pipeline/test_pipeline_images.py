@@ -13,8 +13,7 @@ from manyshot import records
 from manyshot.cli import main
 from manyshot.pipeline import Workspace, train_only, truth
 from manyshot.pipeline.identity import truth_fingerprint, weights_fingerprint
-from manyshot.pipeline.stages import alone
-from manyshot.pipeline.stages import finish as finishing
+from manyshot.pipeline.stages import alone, work
 from manyshot.pipeline.stages import train as training
 from manyshot.pipeline.stages.score import Images
 from manyshot.pipeline.verbs.truth import workspace
@@ -149,7 +148,7 @@ def test_stopped_after_every_write_while_it_tests_again(
     replaced("test")
     run(on(photos), tmp_path / "new")
     new = outcome(tmp_path / "new")
-    for module, name in ((alone, "fit"), (finishing, "finished")):
+    for module, name in ((alone, "fit"), (work, "finished")):
         monkeypatch.setattr(module, name, None)
     again = shutil.copytree(finished, tmp_path / "again")
     left = left_by_kills(again, lambda: run(on(photos), again))

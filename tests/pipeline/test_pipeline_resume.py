@@ -14,7 +14,7 @@ import torch
 from kills import EVERY, left_by_kills
 from manyshot import records
 from manyshot.cli import main
-from manyshot.pipeline.stages import finish as finishing
+from manyshot.pipeline.stages import exports
 from manyshot.train import CheckpointError
 from pipeline_runs import SMALL, Stopped, lines, outcome, run, small
 
@@ -38,7 +38,7 @@ def test_stopped_after_every_durable_write(tmp_path, of):
 
 def test_stopped_between_the_files_of_a_winner_and_its_record(base, tmp_path, monkeypatch):
     whole, recipe = outcome(base[0]), base[1]
-    export = finishing.export
+    export = exports.export
 
     def stopping(*args, **kwargs):
         written = export(*args, **kwargs)
@@ -46,7 +46,7 @@ def test_stopped_between_the_files_of_a_winner_and_its_record(base, tmp_path, mo
             raise Stopped
         return written
 
-    monkeypatch.setattr(finishing, "export", stopping)
+    monkeypatch.setattr(exports, "export", stopping)
     with pytest.raises(Stopped):
         run(recipe, tmp_path)
     assert lines(tmp_path, "finish.jsonl") == []

@@ -14,7 +14,7 @@ import torch
 
 import manyshot as ms
 from manyshot.export.write import FORMATS
-from manyshot.pipeline.stages.finish import ExportFailed, formats_of
+from manyshot.pipeline.stages.exports import ExportFailed, formats_of
 from manyshot.tasks import make_task
 from photos import columns
 from pipeline_runs import export_architecture, lines, outcome, run, small

@@ -7,8 +7,7 @@ import manyshot as ms
 from manyshot import evaluate
 from manyshot.pipeline import Workspace
 from manyshot.pipeline.stages import alone
-from manyshot.pipeline.stages import finish as finishing
-from manyshot.pipeline.stages.finish import fingerprint_of
+from manyshot.pipeline.stages.alone import fingerprint_of, finished
 from manyshot.pipeline.verbs.transfer import transfer_recipe
 from manyshot.progress import Silent
 from manyshot.recipe import Recipe, RecipeError
@@ -68,7 +67,7 @@ def test_winners_learn_from_architectures_of_their_supernet(base, tmp_path, monk
     ws = Workspace.build(recipe)
     seen = {}
     monkeypatch.setattr(alone, "fit", lambda *args, **kwargs: seen.update(kwargs))
-    finishing.finished(
+    finished(
         ws,
         ms.train.engine(ws.device, recipe.finish.training),
         tmp_path,

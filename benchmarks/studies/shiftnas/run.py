@@ -34,7 +34,7 @@ from benchmarks.lib.measuring import provenance
 from benchmarks.studies.shiftnas.page import write_page
 from manyshot import evaluate, records
 from manyshot.pipeline.build import Workspace
-from manyshot.pipeline.stages.finish import finished
+from manyshot.pipeline.stages.alone import finished
 from manyshot.pipeline.stages.generate import probed_images, trained_sampler
 from manyshot.pipeline.verbs.run import begin
 from manyshot.progress import Bars

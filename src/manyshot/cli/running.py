@@ -312,7 +312,7 @@ def _perform_and_show(
     settings: Recipe, folder: Path, as_json: bool, bars: Any, **options: Any
 ) -> None:
     """Does a run and prints its winners, also those there are where something is missing."""
-    from manyshot.pipeline.stages.finish import ExportFailed  # slow to import, so not for --help
+    from manyshot.pipeline.stages.exports import ExportFailed  # slow to import, so not for --help
     from manyshot.run_folder import RunFolder
     from manyshot.runs import Run, perform
     from manyshot.search import Infeasible

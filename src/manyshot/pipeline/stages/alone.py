@@ -1,4 +1,4 @@
-"""Training networks alone, from the weights they begin with, in this process or by workers."""
+"""Networks that train alone: what they begin with and learn from, here or by workers."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ from typing import Any, final
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from manyshot import records
+from manyshot import evaluate, records
 from manyshot.crews import Crew, Kept, pickled
 from manyshot.data import Batches
 from manyshot.fitting import fit
 from manyshot.pipeline.build import Workspace
 from manyshot.pipeline.devices import stop
+from manyshot.pipeline.identity import fingerprint
+from manyshot.pipeline.plain import new_supernet, plain_module
 from manyshot.progress import Progress
-from manyshot.recipe import FinishSettings, TrainingSettings
+from manyshot.recipe import DistillationSettings, FinishSettings, TrainingSettings
 from manyshot.run_folder import RunFolder
+from manyshot.space import Arch
 from manyshot.tasks import Task
 from manyshot.train import engine
+from manyshot.train.checkpoint import digest
 from manyshot.train.distilling import Distiller
 from manyshot.train.optim import as_far_as_it_has
 
@@ -128,6 +132,63 @@ def train_alone(
         checkpoint=f"{beginner.text}.trainer.pt",
         log=log_of(beginner.text),
     )
+
+
+# -- as a run finishes them ------------------------------------------------------------------------
+
+
+def finished(
+    ws: Workspace,
+    accelerator: Accelerator,
+    folder: Path,
+    arch: Arch,
+    settings: FinishSettings,
+    progress: Progress,
+) -> nn.Module:
+    """The plain module of `arch`, with inherited, fine-tuned or newly trained weights."""
+    beginner = beginner_of(ws, arch, settings)
+    if settings.mode != "inherit":
+        lessons = Lessons.of(ws, settings, accelerator.process_index, accelerator.num_processes)
+        train_alone(beginner, lessons, folder, accelerator, progress)
+    return beginner.module.eval()
+
+
+def beginner_of(ws: Workspace, arch: Arch, settings: FinishSettings) -> Beginner:
+    """The plain module of `arch` before it trains, with inherited or new weights.
+
+    New weights (`scratch`) are those of a fresh supernet from the seed after the recipe's, so that
+    a network's own initialisation holds; elastic layers keep the fan of their largest size.
+    """
+    if settings.mode == "scratch":
+        fresh = ws.recipe.model_copy(update={"seed": ws.recipe.seed + 1})
+        subnet = plain_module(new_supernet(fresh, ws.splits, ws.device), arch, ws.device)
+    else:
+        stats = None  # where something stands in, they are those of training on alone
+        if not ws.net.stands_in(arch):
+            stats = evaluate.calibrate(ws.net, arch, ws.calibration())
+        subnet = plain_module(ws.net, arch, ws.device, stats)
+    text = ws.net.space.to_text(arch)
+    return Beginner(text, subnet, fingerprint_of(ws, settings, text))
+
+
+def fingerprint_of(ws: Workspace, settings: FinishSettings, text: str) -> str:
+    """Identifies what the finished weights of an architecture depend on."""
+    inherited = "" if settings.mode == "scratch" else digest(ws.net.state_dict())
+    more: tuple[object, ...] = (
+        settings.mode,
+        settings.data,
+        settings.teacher,
+        text,
+        ws.recipe.train,
+        inherited,
+    )
+    if settings.teacher == "network":
+        more = (*more, ws.recipe.teacher.digest)
+    if settings.teacher == "supernet":
+        more = (*more, *settings.taught_by, digest(ws.net.state_dict()))
+    if settings.distillation != DistillationSettings():
+        more = (*more, settings.distillation)
+    return fingerprint(ws, settings.training, *more)
 
 
 # -- by workers ------------------------------------------------------------------------------------

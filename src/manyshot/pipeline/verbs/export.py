@@ -9,7 +9,8 @@ from manyshot.pipeline.beforehand import check_finish
 from manyshot.pipeline.build import Workspace
 from manyshot.pipeline.devices import on_its_threads, processes, start_engine, stop
 from manyshot.pipeline.identity import load_final_weights
-from manyshot.pipeline.stages.finish import check_exported, finish
+from manyshot.pipeline.stages.exports import check_exported
+from manyshot.pipeline.stages.finish import finish
 from manyshot.pipeline.stages.shrink import said_of_view
 from manyshot.progress import Progress, Silent, showing
 from manyshot.recipe import Recipe

@@ -36,7 +36,8 @@ from manyshot.pipeline.stages.controls import (
     score_controls,
 )
 from manyshot.pipeline.stages.describe import describe_space
-from manyshot.pipeline.stages.finish import check_exported, finish, try_formats
+from manyshot.pipeline.stages.exports import check_exported, try_formats
+from manyshot.pipeline.stages.finish import finish
 from manyshot.pipeline.stages.generate import ended_after, probed_images, proposals
 from manyshot.pipeline.stages.lengths import foretell, minutes_of, with_lengths
 from manyshot.pipeline.stages.search import Searched, check_winners, search, winners
