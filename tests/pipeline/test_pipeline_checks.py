@@ -11,9 +11,10 @@ from manyshot import pipeline
 from manyshot.cost import CostTable, subnet_macs
 from manyshot.pipeline import Workspace
 from manyshot.pipeline.beforehand import check, check_sharding
-from manyshot.pipeline.checks import check_joint, check_settings
+from manyshot.pipeline.checks import check_settings
 from manyshot.pipeline.identity import weights_fingerprint
 from manyshot.pipeline.opening import open_folder
+from manyshot.pipeline.search_checks import check_joint
 from manyshot.recipe import Recipe, RecipeError
 from manyshot.run_folder import RunFolder
 from manyshot.space import SearchSpace, choose

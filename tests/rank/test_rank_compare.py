@@ -6,7 +6,7 @@ from scipy import stats
 
 from manyshot.rank import compare, reliability
 from manyshot.rank.compare import are_equal, mean_over_seeds
-from manyshot.rank.crossed import JudgedSet
+from manyshot.rank.resampling import JudgedSet
 from manyshot.run_folder import ComparedRun, Mean
 
 

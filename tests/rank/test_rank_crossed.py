@@ -7,18 +7,10 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from manyshot.rank import crossed
-from manyshot.rank.crossed import (
-    JudgedSet,
-    Turn,
-    difference,
-    holm,
-    interval_of_resampled,
-    mean_over_turns,
-    resample,
-    with_ends,
-)
+from manyshot.rank import resampling
+from manyshot.rank.crossed import difference, holm, interval_of_resampled, with_ends
 from manyshot.rank.like_cost import LikePairs
+from manyshot.rank.resampling import JudgedSet, Turn, mean_over_turns, resample
 
 
 def values_of(judged, folders):
@@ -239,7 +231,7 @@ def test_tau_at_like_cost_is_counted_by_hand():
 @pytest.mark.parametrize("most", [0, 400], ids=["by scipy", "by signs"])
 def test_tau_at_like_cost_of_turns_is_counted_by_hand(most, monkeypatch):
     """Two turns of different rows, of which those of even and of odd number cost alike."""
-    monkeypatch.setattr(crossed, "_PAIRED", most)
+    monkeypatch.setattr(resampling, "_PAIRED", most)
     rng = np.random.default_rng(3)
     truth_NR, x_N = rng.random((9, 3)), rng.random(9)
     costs_N = np.where(np.arange(9) % 2 == 1, 1.0, 1.2)

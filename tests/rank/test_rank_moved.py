@@ -8,8 +8,8 @@ import pytest
 from scipy import stats
 
 from manyshot import show
-from manyshot.rank.crossed import JudgedSet
 from manyshot.rank.moved import AFTER, BEFORE, gain
+from manyshot.rank.resampling import JudgedSet
 from manyshot.report.rank import moved_sections
 from manyshot.run_folder import MovedRanking, MovedSet, Reliability, Statistic
 from manyshot.tables import rank as tables

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from manyshot.rank.crossed import difference, mean_over_turns, resample
+from manyshot.rank.crossed import difference
 from manyshot.rank.other_seeds import by_other_seeds
+from manyshot.rank.resampling import mean_over_turns, resample
 from manyshot.run_folder import ComparedRun
 
 METHODS, SEEDS, N = ("a", "b"), (0, 1, 2, 3), 50

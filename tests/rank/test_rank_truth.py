@@ -9,7 +9,7 @@ from scipy import stats
 
 from manyshot import records
 from manyshot.rank import PUBLISHED, TruthError, TruthTable, kendall, load_truth
-from manyshot.rank.crossed import JudgedSet, mean_over_turns
+from manyshot.rank.resampling import JudgedSet, mean_over_turns
 from manyshot.run_folder import TRUTH_LOG as LOG
 
 NAN = math.nan

@@ -14,17 +14,10 @@ from benchmarks.lib.pages import markdown, with_reading
 from benchmarks.studies.methods.arms import ARMS, CONTRASTS, REFERENCE
 from manyshot.rank import TruthTable, judges, load_truth, rank_sets, reliability
 from manyshot.rank.compare import FEWEST, WRONG, mean_over_seeds
-from manyshot.rank.crossed import (
-    Difference,
-    JudgedSet,
-    Resampled,
-    difference,
-    holm,
-    mean_over_turns,
-    resample,
-)
+from manyshot.rank.crossed import Difference, difference, holm
 from manyshot.rank.other_seeds import by_other_seeds
 from manyshot.rank.reliability import over_turns, reliability_at_like_cost, words
+from manyshot.rank.resampling import JudgedSet, Resampled, mean_over_turns, resample
 from manyshot.rank.sets import turns_of
 from manyshot.run_folder import ComparedRun
 

@@ -15,9 +15,9 @@ from benchmarks.lib.pages import markdown, with_reading
 from manyshot import records
 from manyshot.rank import TruthTable, compare, kendall, load_truth, rank_sets, reliability
 from manyshot.rank.compare import mean_over_seeds
-from manyshot.rank.crossed import JudgedSet, mean_over_turns
 from manyshot.rank.other_seeds import by_other_seeds
 from manyshot.rank.reliability import over_turns, words
+from manyshot.rank.resampling import JudgedSet, mean_over_turns
 from manyshot.rank.sets import turns_of
 from manyshot.run_folder import ComparedPair, ComparedRun
 

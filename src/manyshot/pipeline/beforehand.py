@@ -6,23 +6,20 @@ from manyshot.data import LabelledImages, OwnSet
 from manyshot.fitting import growth_of
 from manyshot.pipeline.build import Workspace
 from manyshot.pipeline.checks import (
-    GENERATOR,
     check_batch_size,
-    check_breeding,
     check_chunks,
     check_code_steps,
     check_formats,
-    check_joint,
     check_moves,
     check_placements,
     check_runtime,
     check_sampler,
     check_shrinking,
-    check_stale,
     check_stand_ins,
     check_teachers,
 )
 from manyshot.pipeline.plain import check_classifier
+from manyshot.pipeline.search_checks import GENERATOR, check_breeding, check_joint, check_stale
 from manyshot.recipe import GIVEN, OptimiserSettings, RecipeError, TrainingSettings
 from manyshot.search.limit import costs_of
 from manyshot.seeding import numpy_rng

@@ -29,11 +29,7 @@ from manyshot.evaluate import Population, Score, Spread, calibrate
 from manyshot.fitting import growth_of
 from manyshot.nn.inputs import Inputs, inputs_of
 from manyshot.nn.pointwise import TrainingFormat, training_format
-from manyshot.pipeline.checks import (
-    GENERATOR,
-    check_batch_sizes,
-    check_classes,
-)
+from manyshot.pipeline.checks import check_batch_sizes, check_classes
 from manyshot.pipeline.clock import Clock
 from manyshot.pipeline.devices import pick_device
 from manyshot.pipeline.given import load_data
@@ -41,6 +37,7 @@ from manyshot.pipeline.inherit import Inherited, inherit
 from manyshot.pipeline.matching import Matching
 from manyshot.pipeline.networks import Original, build_sharing, build_supernet
 from manyshot.pipeline.plain import fit_classes
+from manyshot.pipeline.search_checks import GENERATOR
 from manyshot.pipeline.settling import (
     with_epochs,
     with_precision,

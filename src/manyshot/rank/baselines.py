@@ -15,8 +15,9 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from manyshot.rank.crossed import TAU, JudgedSet, mean_over_turns, resample, with_crossed_interval
+from manyshot.rank.crossed import TAU, with_crossed_interval
 from manyshot.rank.like_cost import MOST_PAIRED, LikePairs
+from manyshot.rank.resampling import JudgedSet, mean_over_turns, resample
 from manyshot.run_folder import FreeBaseline, PredictorStatistics, Statistic
 
 FREE: dict[FreeBaseline, str] = {

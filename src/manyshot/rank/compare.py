@@ -11,18 +11,9 @@ from typing import final
 import numpy as np
 
 from manyshot.plugins import nearest
-from manyshot.rank.crossed import (
-    CROSSED,
-    TAU,
-    Difference,
-    JudgedSet,
-    Resampled,
-    cut,
-    difference,
-    holm,
-    resample,
-)
+from manyshot.rank.crossed import TAU, Difference, cut, difference, holm
 from manyshot.rank.reliability import judges, words
+from manyshot.rank.resampling import CROSSED, JudgedSet, Resampled, resample
 from manyshot.run_folder import ComparedMethod, ComparedPair, ComparedRun, Factor, Mean, Verdict
 
 LEVEL = 0.95

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from manyshot.rank.crossed import (
-    DRAWS,
-    OF_TAUS,
-    JudgedSet,
-    mean_over_turns,
-    resample,
-    with_crossed_interval,
-)
+from manyshot.rank.crossed import OF_TAUS, with_crossed_interval
+from manyshot.rank.resampling import DRAWS, JudgedSet, mean_over_turns, resample
 from manyshot.run_folder import AFTER, BEFORE, Statistic
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from manyshot.rank.correlation import kendall, regret, tied
-from manyshot.rank.crossed import JudgedSet, Turn
 from manyshot.rank.reliability import over_turns, reliability
+from manyshot.rank.resampling import JudgedSet, Turn
 from manyshot.rank.sets import SMALLEST
 from manyshot.run_folder import ComparedRun
 

@@ -10,8 +10,8 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
-from manyshot.rank.crossed import JudgedSet, Turn
 from manyshot.rank.reliability import over_turns, reliability
+from manyshot.rank.resampling import JudgedSet, Turn
 from manyshot.rank.selection import FrozenSet
 from manyshot.rank.truth import TruthTable
 from manyshot.run_folder import Reliability

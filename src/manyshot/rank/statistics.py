@@ -29,18 +29,10 @@ from manyshot.rank.correlation import (
     spearman,
     weighted_tau,
 )
-from manyshot.rank.crossed import (
-    OF_TAUS,
-    REGRET,
-    TAU,
-    Ends,
-    JudgedSet,
-    resample,
-    with_crossed_interval,
-    with_ends,
-)
+from manyshot.rank.crossed import OF_TAUS, REGRET, TAU, Ends, with_crossed_interval, with_ends
 from manyshot.rank.like_cost import LikePairs
 from manyshot.rank.reliability import CEILING_DRAWS, reliability_at_like_cost
+from manyshot.rank.resampling import JudgedSet, resample
 from manyshot.rank.sets import RankSet
 from manyshot.rank.truth import TruthTable, text_of
 from manyshot.run_folder import PredictorStatistics, RankedSet, RankedTurn, Statistic

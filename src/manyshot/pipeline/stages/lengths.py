@@ -21,8 +21,8 @@ from manyshot.data import LabelledImages, OwnSet
 from manyshot.evaluate import score
 from manyshot.fitting import fit
 from manyshot.pipeline.build import Workspace
-from manyshot.pipeline.checks import GENERATOR
 from manyshot.pipeline.plain import plain_module
+from manyshot.pipeline.search_checks import GENERATOR
 from manyshot.pipeline.stages.train import train_supernet
 from manyshot.progress import Progress, Silent
 from manyshot.recipe import Recipe, RecipeError, ShrinkSettings, TrainingSettings

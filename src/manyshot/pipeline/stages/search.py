@@ -11,7 +11,7 @@ from accelerate import Accelerator
 
 from manyshot.nn.modes import evaluating
 from manyshot.pipeline.build import Workspace
-from manyshot.pipeline.checks import GENERATOR
+from manyshot.pipeline.search_checks import GENERATOR
 from manyshot.pipeline.stages.generate import Proposal, Proposed, sampler_of_search
 from manyshot.pipeline.stages.order import Watched
 from manyshot.pipeline.stages.score import Images, Key, Scorer, fitness_of

@@ -10,7 +10,7 @@ from manyshot import records
 from manyshot.evaluate import Population
 from manyshot.nn.modes import evaluating
 from manyshot.pipeline.build import Workspace
-from manyshot.pipeline.checks import CALLED
+from manyshot.pipeline.search_checks import CALLED
 from manyshot.run_folder import RunFolder, ShrinkLine
 from manyshot.search.limit import any_of
 from manyshot.search.reach import reach

@@ -19,9 +19,9 @@ from manyshot.pipeline.verbs.compare_sets import (
 )
 from manyshot.pipeline.verbs.compare_spent import anytime, not_by_then, spent_by
 from manyshot.rank.compare import LESS_IS_BETTER, TAUS, compare
-from manyshot.rank.crossed import JudgedSet
 from manyshot.rank.like_cost import MOST_PAIRED
 from manyshot.rank.published import name_of_truth
+from manyshot.rank.resampling import JudgedSet
 from manyshot.recipe import Recipe, RecipeError
 from manyshot.run_folder import (
     ComparedRun,

@@ -14,11 +14,11 @@ import numpy.typing as npt
 
 from manyshot.rank.baselines import COSTS, FREE
 from manyshot.rank.correlation import mean_of
-from manyshot.rank.crossed import CROSSED, JudgedSet, Turn, mean_over_turns
 from manyshot.rank.like_cost import MOST_PAIRED, LikePairs
 from manyshot.rank.other_seeds import NAME as OTHER_SEEDS
 from manyshot.rank.other_seeds import by_other_seeds
 from manyshot.rank.reliability import reliability_at_like_cost
+from manyshot.rank.resampling import CROSSED, JudgedSet, Turn, mean_over_turns
 from manyshot.run_folder import Baseline, ComparedRun, FreeBaseline, RankedSet, Ranking
 
 LIKE_COST = "global at like cost"

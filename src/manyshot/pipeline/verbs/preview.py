@@ -8,9 +8,10 @@ from typing import Any
 from manyshot.cost import CostTable
 from manyshot.pipeline.beforehand import check, check_sharding
 from manyshot.pipeline.build import Workspace
-from manyshot.pipeline.checks import GENERATOR, LISTED, check_settings
+from manyshot.pipeline.checks import check_settings
 from manyshot.pipeline.devices import on_its_threads, processes
 from manyshot.pipeline.networks import said_of_classifier
+from manyshot.pipeline.search_checks import GENERATOR, LISTED
 from manyshot.pipeline.settling import said_of_budgets, said_of_precisions
 from manyshot.pipeline.stages.latency import needs_latency
 from manyshot.pipeline.stages.lengths import estimate, with_lengths

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from manyshot.pipeline.stages.proxies import reference_scores
-from manyshot.rank.crossed import mean_over_turns
 from manyshot.rank.moved import gain
+from manyshot.rank.resampling import mean_over_turns
 from manyshot.rank.sets import NEEDS, RankSet, rank_sets
 from manyshot.rank.truth import TruthTable, arch_of, text_of
 from manyshot.run_folder import AFTER, BEFORE, MovedRanking, MovedSet, Ranking

@@ -20,12 +20,13 @@ from manyshot.pipeline.beforehand import (
     check_sharding,
 )
 from manyshot.pipeline.build import Workspace
-from manyshot.pipeline.checks import GENERATOR, check_settings
+from manyshot.pipeline.checks import check_settings
 from manyshot.pipeline.clock import Clock
 from manyshot.pipeline.devices import on_its_threads, processes, start_engine, stop
 from manyshot.pipeline.inherit import keep_inherited
 from manyshot.pipeline.networks import keep_original, said_of_classifier
 from manyshot.pipeline.opening import open_folder, take_over
+from manyshot.pipeline.search_checks import GENERATOR
 from manyshot.pipeline.settling import said_of_budgets, said_of_precisions
 from manyshot.pipeline.stages import latency
 from manyshot.pipeline.stages.adopt import load_source, take_source
