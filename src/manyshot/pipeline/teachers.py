@@ -319,7 +319,7 @@ def _of_run(pupil: Pupil) -> Teacher:
             network.
         RecordError, CheckpointError: if its records or weights are missing or damaged.
     """
-    settings, data, device = pupil.recipe.teacher, pupil.data, pupil.device
+    settings = pupil.recipe.teacher
     assert settings.run is not None
     run = RunFolder(settings.run)
     recipe, described, theirs = run.recipe(), run.space(), described_images(run)
@@ -330,17 +330,40 @@ def _of_run(pupil: Pupil) -> Teacher:
         )
     said = _check_images(pupil, recipe, described, theirs)
     check_trusted(run)
-    if settings.budget is not None:
-        try:
-            winner = run.winner(settings.budget)
-        except (KeyError, ValueError) as error:
-            raise _refused(error.args[0]) from error
-        blank = new_supernet(recipe, theirs, device, run)
-        module = finished_network(run, blank, blank.space.from_text(winner.arch))
-        marked = digest(module.state_dict())
-        return Teacher(_normalised(module, data, theirs.mean, theirs.std), marked, said)
-    net = trained_supernet(run, recipe, theirs, device)
-    arch = _arch_of(net, str(settings.arch))
+    make = _subnet_of if settings.budget is None else _winner_of
+    module, marked = make(run, recipe, theirs, pupil)
+    return Teacher(_normalised(module, pupil.data, theirs.mean, theirs.std), marked, said)
+
+
+def _winner_of(
+    run: RunFolder, recipe: Recipe, theirs: DataDescription, pupil: Pupil
+) -> tuple[nn.Module, str]:
+    """The finished winner of `teacher.budget`, and the digest of its weights.
+
+    Raises:
+        RecipeError: for another budget than the run's.
+        RecordError, CheckpointError: if the run is not finished, or its weights are damaged.
+    """
+    try:
+        winner = run.winner(str(pupil.recipe.teacher.budget))
+    except (KeyError, ValueError) as error:
+        raise _refused(error.args[0]) from error
+    blank = new_supernet(recipe, theirs, pupil.device, run)
+    module = finished_network(run, blank, blank.space.from_text(winner.arch))
+    return module, digest(module.state_dict())
+
+
+def _subnet_of(
+    run: RunFolder, recipe: Recipe, theirs: DataDescription, pupil: Pupil
+) -> tuple[nn.Module, str]:
+    """The architecture `teacher.arch` of the supernet, and what identifies its weights.
+
+    Raises:
+        RecipeError: for none of its space, or one in which something stands in.
+        RecordError, CheckpointError: if the run is not trained, or its weights are damaged.
+    """
+    net = trained_supernet(run, recipe, theirs, pupil.device)
+    arch = _arch_of(net, str(pupil.recipe.teacher.arch))
     if net.stands_in(arch):
         raise _refused(
             f"architecture {net.space.to_text(arch)} of it holds {net.stands_in(arch)[0]}, which "
@@ -350,13 +373,11 @@ def _of_run(pupil: Pupil) -> Teacher:
     tensors, _ = read_weights(run.final_weights(recipe))
     told = f"{digest(tensors)} {net.space.to_text(arch)}"
     marked = hashlib.sha256(told.encode()).hexdigest()[: len(digest(tensors))]
-
-    seen = _normalised(nn.Identity(), data, theirs.mean, theirs.std).to(device)
+    seen = _normalised(nn.Identity(), pupil.data, theirs.mean, theirs.std).to(pupil.device)
     stats = calibrate(
         net, arch, ((seen(images), targets) for images, targets in pupil.calibration())
     )
-    module = net.extract(arch, stats=stats)
-    return Teacher(_normalised(module, data, theirs.mean, theirs.std), marked, said)
+    return net.extract(arch, stats=stats), marked
 
 
 def _arch_of(net: Supernet, text: str) -> tuple[int, ...]:
