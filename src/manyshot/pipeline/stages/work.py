@@ -183,12 +183,12 @@ class Work:
             score = tested(ws, subnet, self.text, path)
         parts = tuple(part.value for part in score.parts)
         return Figures(
-            images,
-            score.value,
-            score.loss,
-            score.finite_metrics,
-            score.images,
-            parts if all(map(math.isfinite, parts)) else None,  # R2 of one image is not
+            tested_on=images,
+            test_score=score.value,
+            test_loss=score.loss,
+            test_metrics=score.finite_metrics,
+            test_images=score.images,
+            test_parts=parts if all(map(math.isfinite, parts)) else None,  # R2 of one image is not
         )
 
     def _intact_files(self) -> Exported:
