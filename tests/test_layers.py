@@ -14,6 +14,7 @@ ALLOWED: dict[str, set[str]] = {
     "run_folder": {"records", "recipe", "space"},
     "progress": set(),
     "plugins": set(),
+    "allocation": set(),
     "annotated": {"toml"},
     "plugin_options": {"annotated", "toml"},
     "slots": {"plugin_options", "search", "sharing", "tasks", "toml", "train", "zoo"},
