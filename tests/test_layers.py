@@ -15,6 +15,7 @@ ALLOWED: dict[str, set[str]] = {
     "run_folder": {"records", "recipe", "space"},
     "progress": set(),
     "plugins": set(),
+    "allocation": set(),
     "manual": {"recipe", "toml"},
     "manual.slots": {"manual", "search", "sharing", "tasks", "toml", "train", "zoo"},
     "nn": {"space"},

@@ -84,6 +84,18 @@ ELASTIC = {
         (3, 64, 64),
         8,
     ),
+    "bignas_224": Workload(
+        "bignas, 3x224x224, batch 8",
+        lambda: ms.zoo.bignas(classes=10, resolutions=(192, 224)),
+        (3, 224, 224),
+        8,
+    ),
+    "attentivenas_224": Workload(
+        "attentivenas, 3x224x224, batch 8",
+        lambda: ms.zoo.attentivenas(classes=10, resolutions=(192, 224)),
+        (3, 224, 224),
+        8,
+    ),
     "autoformer": Workload(
         "autoformer tiny, 3x224x224, batch 2", ms.zoo.autoformer, (3, 224, 224), 2
     ),

@@ -17,7 +17,8 @@ READING = """
   architectures, first weights, images, memory format (channels last), SGD (Nesterov momentum and
   decay), one thread. The sides take turns step by step, and which one begins rotates. `n`
   counts pairs of steps (or of evaluations) of one architecture; the interval is a bootstrap of the
-  median over these pairs.
+  median over these pairs. The process keeps what it frees, as those of commands do
+  (`manyshot.allocation`); else each side pays for pages that the other gave back.
 - `bare` is the extracted subnet as anybody would train it, with its own SGD. Its batch norms keep
   running statistics, which the supernet's do not; `bare without running statistics` is the
   stricter comparison. `noise` is bare over a second bare copy: no ratio is known better than that.

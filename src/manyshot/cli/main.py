@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import typer
 
+from manyshot.allocation import hold_freed_memory
 from manyshot.cli import ranking as ranking
 from manyshot.cli import recipes as recipes
 from manyshot.cli import running as running
@@ -79,6 +80,8 @@ def _terminate(signum: int, frame: object) -> NoReturn:
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs the command line: exit 0 done, 1 failed, 2 usage."""
+    if arguments is None:  # the process is ours alone
+        hold_freed_memory()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)
     formatted, warnings.formatwarning = warnings.formatwarning, _warning

@@ -185,7 +185,10 @@ def combine(code: Tensor, stack: Tensor, index: Index = (), *, compensate: bool 
     ordered = cut.permute(0, 1, 3, 4, 2) if last else cut
     with without_autocast(stack.device.type):
         weights, rows = code.to(stack), ordered.reshape(len(stack), -1)
-        flat = _Compensated.apply(weights, rows) if compensate else weights.unsqueeze(0) @ rows
+        if compensate and torch.is_grad_enabled():
+            flat = _Compensated.apply(weights, rows)
+        else:
+            flat = weights.unsqueeze(0) @ rows
     merged = flat.view(ordered.shape[1:])
     return merged.permute(0, 3, 1, 2) if last else merged
 

@@ -7,7 +7,8 @@ longer than scoring a small network.
 
 from __future__ import annotations
 
-from typing import final
+import copy
+from typing import Any, Self, final
 
 import torch
 from torch import Tensor
@@ -30,6 +31,10 @@ class ClassCounts:
         self.ignore = ignore
         self.right = torch.zeros(classes, dtype=torch.int64)
         self.present, self.predicted = torch.zeros_like(self.right), torch.zeros_like(self.right)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Shares the counts with the copy: they are replaced by others, and never written to."""
+        return copy.copy(self)
 
     def to(self, device: torch.device) -> None:
         """Moves the counts."""
