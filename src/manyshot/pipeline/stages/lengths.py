@@ -309,7 +309,8 @@ _ONE_EPOCH = {
 
 def _train_supernet(ws: Workspace, accelerator: Accelerator, steps: int) -> None:
     """Trains the supernet for some steps, in the whole space, and gives it its weights back."""
-    settings = ws.recipe.train.model_copy(update=_ONE_EPOCH)
+    uncompiled = {"compile": False}  # which takes longer than all that is timed
+    settings = ws.recipe.train.model_copy(update={**_ONE_EPOCH, **uncompiled})
     weights = {name: tensor.clone() for name, tensor in ws.net.state_dict().items()}
     splits = replace(ws.splits, train=_first_of(ws.splits.train, settings, steps))
     whole = ShrinkSettings()  # or so few steps would be timed with all turns of a shrinker
