@@ -72,9 +72,9 @@ def main() -> None:
     for name in given.names:
         torch._dynamo.reset()
         counters.clear()
-        with tempfile.TemporaryDirectory() as folder:  # so that nothing is compiled already
-            with fresh_cache(dir=folder):
-                print(measured(name, given.rounds), flush=True)
+        # A new folder, so that nothing is compiled already.
+        with tempfile.TemporaryDirectory() as folder, fresh_cache(dir=folder):
+            print(measured(name, given.rounds), flush=True)
 
 
 if __name__ == "__main__":
