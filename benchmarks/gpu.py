@@ -396,6 +396,29 @@ def measure_kshot(bench: Bench) -> Found:
         yield {"what": f"step: {COPIES} copies ÷ one", "at": work.label, **found}
 
 
+def measure_compiled(bench: Bench) -> Found:
+    """The step with compiled options over that without, and the seconds that compiling took."""
+    backend = "inductor" if bench.device.type == "cuda" else "eager"  # which makes no code
+    for work in bench.works:
+        plain, archs = bench.build(work, 2)
+        net, what = copy.deepcopy(plain), "step: compiled options ÷ plain"
+        if not net.compile_options(backend=backend):
+            yield {"what": what, "at": work.label, "skipped": "no option is of fixed size"}
+            continue
+        images, labels = (part.to(bench.device) for part in work.images(work.batch))
+        sides = {}
+        for name, own in (("compiled", net), ("plain", plain)):
+            paths = [functools.partial(own, arch=arch) for arch in archs]
+            sides[name] = steps_of(bench, paths, [SGD(own.parameters())] * 2, images, labels)
+        began = time.perf_counter()
+        for path in sides["compiled"]:
+            path()
+        took = time.perf_counter() - began
+        found = measuring.ratio(*both(measuring.alternate(sides, bench.rounds)))
+        yield {"what": what, "at": work.label, **found}
+        yield {"what": "compiling the options of two paths", "at": work.label, **one(took, " s")}
+
+
 def seconds_of(bench: Bench, run: train.Trainer) -> float:
     """How long a training loop takes."""
     bench.wait()
@@ -427,7 +450,7 @@ def measure_loops(bench: Bench) -> Found:
 
 SECTIONS: dict[str, tuple[Callable[[Bench], Found], ...]] = {
     "checks": (check_values, check_extracted, check_resumed, check_waits),
-    "speed": (measure_steps, measure_loops, measure_evaluation, measure_kshot),
+    "speed": (measure_steps, measure_loops, measure_evaluation, measure_kshot, measure_compiled),
 }
 
 

@@ -25,6 +25,7 @@ from manyshot.recipe import (
 from manyshot.supernet import Supernet
 from manyshot.tasks import Loss, Task, WithLoss, as_task
 from manyshot.train import Only, Sampler, Standalone, Taught, Trainer, Uniform, engine, train
+from manyshot.train.compiling import check_compiling, compiled
 from manyshot.train.compute import MacsOf
 from manyshot.train.distilling import Distiller, MeanOfTeachers, Several
 from manyshot.train.optim import OptimizerFactory, ScheduleFactory
@@ -185,6 +186,8 @@ def fit(
                 factory=optimizer is not None,
             )
             trained = stack.enter_context(sharded(supernet, accelerator))
+        if isinstance(settings, SupernetSettings) and settings.compile:
+            stack.enter_context(compiled(check_compiling(trained, accelerator.num_processes)))
         trainer = Trainer(
             net=trained,
             sampler=sampler,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NoReturn, cast, final, get_args
 
@@ -27,12 +28,13 @@ from manyshot.nn.placement import LEFT, Placement
 from manyshot.nn.policy import MIXING, MaskMode, Policies, check_known, check_policies
 from manyshot.nn.selection import Selection, Statistics, activate
 from manyshot.nn.shapes import check_options
-from manyshot.nn.structure import adopt, compile_options, search_space, sizes_of, walk
+from manyshot.nn.structure import adopt, compilable, search_space, sizes_of, walk
 from manyshot.sharing import OneShot, Phase, PlacesChannels, Sharing
 from manyshot.space import Arch, Decision
 
 _BY_THE_BATCH = BatchStatistics()
 _PHASES = get_args(Phase)
+_COMPILING: dict[str, Any] = {"isolate_recompiles": True, "recompile_limit": 64, "dynamic": False}
 
 
 def refuse_compilation() -> NoReturn:
@@ -408,24 +410,44 @@ class Supernet(nn.Module):
     def compile_options(self, **kwargs: Any) -> int:
         """Compiles option bodies of fixed size, for train mode, and returns how many.
 
-        Two kinds of options are left alone: those with sizes or choices inside, which would compile
-        once per architecture, and those without parameters (compiling an `nn.Identity` first makes
-        later compilations empty). Eval mode runs uncompiled, because its statistics are arguments.
+        Each is compiled when it first runs. Three kinds of options are left alone: those with sizes
+        or choices inside, which would compile once per architecture; those without parameters
+        (compiling an `nn.Identity` first makes later compilations empty); and those that hold plain
+        strided 1x1 convolutions of few channels (`manyshot.nn.pointwise`), which torch's compiler
+        lays out in channels last on the CPU, where their gradient is unsafe. Eval mode runs
+        uncompiled, because its statistics are arguments, and so do parts of channels.
 
         Args:
-            **kwargs: arguments of `torch.compile`. Options of one class share its recompile limit
-                (8): give `isolate_recompiles=True` if a network has more shapes of one class than
-                that.
+            **kwargs: arguments of `torch.compile`, on top of ours: every option has graphs of its
+                own (`isolate_recompiles`), up to 64, for shapes as they are (`dynamic=False`).
+                Together the options of a class would have 8, after which torch runs the rest
+                uncompiled.
 
         Raises:
-            RuntimeError: if paths have weights of their own, which a compiled body would not see.
+            RuntimeError: if paths have weights of their own, which a compiled body would not see,
+                or for a version of torch that cannot give every option graphs of its own.
         """
         if any(isinstance(module, Stacked) for module in self.model.modules()):
             raise RuntimeError(
                 "the options of a K-shot supernet have other weights in every path: compile the "
                 "subnet that net.extract() gives"
             )
-        return compile_options(self.model, **kwargs)
+        if "isolate_recompiles" not in inspect.signature(torch.compile).parameters:
+            raise RuntimeError(
+                f"torch {torch.__version__} has no torch.compile(isolate_recompiles=True), without "
+                "which it leaves most options uncompiled: take a newer one, such as 2.14, or "
+                "compile the subnet that net.extract() gives"
+            )
+        options = compilable(self.model)
+        for choice, name in options:
+            choice.compile_option(name, **{**_COMPILING, **kwargs})
+        return len(options)
+
+    def uncompile_options(self) -> None:
+        """Lets all options run uncompiled again."""
+        for module in self.model.modules():
+            if isinstance(module, Choice):
+                module.uncompile_options()
 
 
 def _check_statistics(stats: BatchNormStats, arch: Arch, placement: Placement) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 from torch._dynamo.testing import CompileCounter
 
 import manyshot as ms
+from manyshot.nn.structure import compilable
 
 # Dynamo looks at the .grad of intermediate tensors and hides the warning, but not an error.
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute", "ignore::DeprecationWarning")
@@ -84,8 +85,41 @@ def test_compiled_options_equal_eager_ones_with_few_graphs():
             a.sum().backward()
             b.sum().backward()
             assert torch.equal(x.grad, y.grad)
-    # One class, one shape: one graph, and a second for an input that needs no gradient of its own.
-    assert 1 <= counter.frame_count <= 2
+    # For each option one graph, and a second for an input that needs no gradient of its own.
+    assert 2 <= counter.frame_count <= 4
+
+
+def test_options_of_one_class_are_all_compiled_however_many_there_are():
+    """Together they would have 8 graphs, and torch would run the rest uncompiled."""
+    widths = range(1, 12)
+    bodies = {str(n): nn.Sequential(nn.Conv2d(3, n, 1), nn.Conv2d(n, 3, 1)) for n in widths}
+    net, counter = ms.Supernet(ms.nn.Choice(bodies, "one")), CompileCounter()
+    assert net.compile_options(backend=counter) == 11
+    for arch in net.space.enumerate():
+        for _ in range(2):
+            net(images(2), arch)
+    assert counter.frame_count == 11
+    net.uncompile_options()
+    net(images(2), (0,))
+    assert counter.frame_count == 11 and not net.model.is_compiled
+
+
+def test_convolutions_that_are_unsafe_in_channels_last_are_never_compiled():
+    """Torch's compiler lays out in channels last what a contiguous network computes on the CPU."""
+
+    def body(kind):
+        return nn.Sequential(kind(3, 3, 1, stride=2), nn.Upsample(scale_factor=2))
+
+    unsafe = {"plain": body(nn.Conv2d), "ours": body(ms.nn.Conv2d)}
+    net = ms.Supernet(ms.nn.Choice(unsafe, "one"))
+    assert net.compile_options(backend="eager") == 1
+    assert [name for _, name in compilable(net.model)] == ["ours"]
+
+
+def test_a_torch_that_would_leave_options_uncompiled_is_refused(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda model, *, backend=None: model)
+    with pytest.raises(RuntimeError, match=r"isolate_recompiles=True\).* take a newer one"):
+        make("tiny").compile_options()
 
 
 def test_options_without_parameters_are_never_compiled():

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from manyshot import pipeline
 from manyshot.cost import CostTable, subnet_macs
 from manyshot.pipeline import Workspace
-from manyshot.pipeline.beforehand import check, check_sharding
+from manyshot.pipeline.beforehand import check, check_compiler, check_sharding
 from manyshot.pipeline.checks import check_settings
 from manyshot.pipeline.identity import weights_fingerprint
 from manyshot.pipeline.opening import open_folder
@@ -18,7 +19,7 @@ from manyshot.pipeline.search_checks import check_joint
 from manyshot.recipe import Recipe, RecipeError
 from manyshot.run_folder import RunFolder
 from manyshot.space import SearchSpace, choose
-from manyshot.train import save_weights
+from manyshot.train import compiling, save_weights
 from manyshot.writing import writing
 from pipeline_runs import export_architecture, run, small
 
@@ -229,6 +230,33 @@ def test_what_cannot_be_shared_out_is_refused_before_anything_is_written(tmp_pat
     shrinks = replace(ws, recipe=small("train.shard=true", "shrink={name='angle', at=[0.5]}"))
     with pytest.raises(RecipeError, match=r"train: shard = true .* a space that shrinks"):
         check_sharding(shrinks, 2)
+
+
+def no_compiler(graph, inputs):
+    raise RuntimeError("no g++ here")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of dynamo itself
+def test_a_compiler_that_is_missing_is_known_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(compiling, "BACKEND", no_compiler)
+    with pytest.raises(RecipeError, match=r"train: compile = true, and .* no g\+\+ here"):
+        run(small("train.compile=true"), tmp_path / "run")
+    assert not RunFolder(tmp_path / "run").has_records
+    ws = Workspace.build(small("train.compile=true"))
+    with pytest.raises(RecipeError, match=r"train: compile = true is for one process, and 2 train"):
+        check_compiler(ws, 2)
+    check_compiler(Workspace.build(small("train.compile=true", "train.epochs=0")), 2)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:The .grad attribute")
+def test_a_run_trains_its_options_compiled_and_estimates_uncompiled(tmp_path, monkeypatch):
+    counter = CompileCounterWithBackend("aot_eager")
+    monkeypatch.setattr(compiling, "BACKEND", counter)
+    recipe = small("train.compile=true")
+    assert not pipeline.preview(recipe, tmp_path / "none")["problems"]
+    assert counter.frame_count == 1, "of the trial alone"
+    pipeline.train_only(recipe, tmp_path / "run")
+    assert counter.frame_count > 2 and RunFolder(tmp_path / "run").weights.exists()
 
 
 def test_what_was_shared_out_is_searched_by_one_process(tmp_path):

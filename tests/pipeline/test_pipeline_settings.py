@@ -182,7 +182,7 @@ def test_augmentations_reach_the_batches(override):
         "train.momentum=0.8", "train.weight_decay=0.1", "train.schedule=linear",
         "train.accumulate=2", "train.min_lr=0.01", "train.mixup=0.2", "train.cutmix=1.0",
         "train.warmup_epochs=1.0", "train.label_smoothing=0.1", "train.clip_norm=1.0",
-        "train.precision=bf16", "train.teacher=none", "train.shard=true",
+        "train.precision=bf16", "train.teacher=none", "train.shard=true", "train.compile=true",
         "data.jitter=0.1", "data.crop_scale=[0.5, 1.0]", "data.rand_augment=[2, 9]",
         "data.random_erasing=0.5", "data.repeats=2",
         "seed=2", "network.options.width=4", "data.pad=0",

@@ -80,6 +80,10 @@ class Choice(Layer):
         """Compiles one option for train mode; in eval mode it runs uncompiled."""
         self._compiled[name] = torch.compile(self.options[name], **kwargs)
 
+    def uncompile_options(self) -> None:
+        """Lets all options run uncompiled again."""
+        self._compiled.clear()
+
     def become(self, extraction: Extraction) -> nn.Module:
         """The chosen option, which takes the place of this block."""
         chosen = self.option(extraction.selection.option(self.decision))

@@ -17,6 +17,7 @@ from manyshot.nn.choice import Choice, Depth
 from manyshot.nn.kept import Kept, searchable
 from manyshot.nn.layer import Layer, Shape
 from manyshot.nn.mixing import Stacked, dry_selection
+from manyshot.nn.pointwise import unsafe_layers
 from manyshot.space import Commutation, Decision, SearchSpace, Size, Use
 
 _HOOKS: dict[type, str] = {WeightNorm: "weight_norm", SpectralNorm: "spectral_norm"}
@@ -262,13 +263,14 @@ def parameter_uses(model: nn.Module) -> list[tuple[Tensor, list[tuple[Use, Shape
     return list(entries.values())
 
 
-def compile_options(model: nn.Module, **kwargs: Any) -> int:
-    """Compiles the options that hold parameters and no sizes, by `torch.compile(**kwargs)`."""
-    compiled = 0
-    for choice in (module for module in model.modules() if isinstance(module, Choice)):
-        for name, option in choice.options.items():
-            fixed = not any(True for path, m, _ in walk(option) for _ in sizes_of(m, path))
-            if fixed and any(True for _ in option.parameters()):
-                choice.compile_option(name, **kwargs)
-                compiled += 1
-    return compiled
+def compilable(model: nn.Module) -> list[tuple[Choice, str]]:
+    """The options that may be compiled, by the choice blocks that hold them (see `Supernet`)."""
+    return [
+        (choice, name)
+        for choice in model.modules()
+        if isinstance(choice, Choice)
+        for name, option in choice.options.items()
+        if any(True for _ in option.parameters())
+        and not any(True for path, module, _ in walk(option) for _ in sizes_of(module, path))
+        and not unsafe_layers(option)
+    ]

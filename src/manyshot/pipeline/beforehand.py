@@ -25,6 +25,7 @@ from manyshot.search.limit import costs_of
 from manyshot.seeding import numpy_rng
 from manyshot.space import Budget
 from manyshot.tasks.task import loss_function
+from manyshot.train.compiling import check_compiling, try_compiler
 from manyshot.train.mixing import check_mixed, check_mixing, mixing
 from manyshot.train.sharding import check_shards
 from manyshot.train.snapshots import check_snapshots
@@ -174,6 +175,25 @@ def check_sharding(ws: Workspace, world: int) -> None:
     shrinks = ws.recipe.shrinks
     try:
         check_shards(ws.net, ws.sampler(), train, world, shrinks=shrinks, factory=False)
+    except ValueError as error:
+        raise RecipeError(f"train: {error}") from error
+
+
+def check_compiler(ws: Workspace, world: int) -> None:
+    """Finds what `train.compile` does not go with; only for a supernet that is still to train.
+
+    Args:
+        ws: the recipe, built.
+        world: how many processes train together.
+
+    Raises:
+        RecipeError: for what there is, or a compiler that does not work here.
+    """
+    if not ws.recipe.train.compile or not ws.trains_sampler:
+        return
+    try:
+        check_compiling(ws.net, world)
+        try_compiler(ws.device)
     except ValueError as error:
         raise RecipeError(f"train: {error}") from error
 

@@ -40,6 +40,7 @@ OFF: dict[str, Any] = {
     "image_sizes": None,
     "sgld": 0.0,
     "shard": False,
+    "compile": False,
     "snapshots": SnapshotsSettings().model_dump(),
 }
 """Settings that came later, by what turns them off: then they are no part of what identifies

@@ -113,7 +113,7 @@ class TransferSettings(Section):
     """Epochs of uniform paths after these in which all weights learn before the search, at the
     rate, the warm-up and the schedule of `train`. They end with its average of the weights, if
     there is one (`train.ema`); `train.mixup`, `train.cutmix` and `train.accumulate` have no
-    part in them, nor have `train.rates`, `train.drop_path`, `train.image_sizes`, `train.shard` and
-    `train.snapshots`."""
+    part in them, nor have `train.rates`, `train.drop_path`, `train.image_sizes`, `train.shard`,
+    `train.compile` and `train.snapshots`."""
     classifier: str | None = None
     """The module that makes the logits, as in `head.2`; by default it is found."""

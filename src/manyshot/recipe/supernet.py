@@ -66,6 +66,11 @@ class SupernetSettings(TrainingSettings):
     """Where several processes train, each keeps a part of every weight, of its gradient and of what
     the optimiser keeps (PyTorch's FSDP2), and the whole of them for the block that runs: for
     supernets that do not fit into a GPU. Search and scores need the whole weights on each."""
+    compile: bool = False
+    """Options of fixed size are compiled by `torch.compile`, each when it first trains, which takes
+    a while for every option of another shape. Scores, shifting and finishing run uncompiled, and so
+    do the steps by which an estimate is made. For one process and sharing of one copy; it needs
+    torch 2.14 and a C++ compiler, on a GPU Triton, which the start of a run tries."""
 
     @model_validator(mode="after")
     def _snapshots_come(self) -> Self:
@@ -75,6 +80,19 @@ class SupernetSettings(TrainingSettings):
             raise ValueError(
                 f"snapshots.epochs = {told.epochs:g}: the first snapshot would come when the "
                 f"training of {self.epochs} epochs ends: lower it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _compiles_what_it_may(self) -> Self:
+        if self.compile and self.shard:
+            raise ValueError(
+                "compile = true and shard = true were not tried together: set one of them to false"
+            )
+        if self.compile and self.minutes is not None:
+            raise ValueError(
+                f"minutes = {self.minutes:g}: how many epochs fit is measured by steps that are "
+                "not compiled: give epochs, or set compile = false"
             )
         return self
 

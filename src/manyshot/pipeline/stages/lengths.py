@@ -313,7 +313,8 @@ def _train_supernet(ws: Workspace, accelerator: Accelerator, steps: int) -> None
     After an error, which ends the run, it does not: a supernet that was shared out when its
     training failed cannot take them, and to try would hide what went wrong.
     """
-    settings = ws.recipe.train.model_copy(update=_ONE_EPOCH)
+    uncompiled = {"compile": False}  # which takes longer than all that is timed
+    settings = ws.recipe.train.model_copy(update={**_ONE_EPOCH, **uncompiled})
     weights = {name: tensor.clone() for name, tensor in ws.net.state_dict().items()}
     splits = replace(ws.splits, train=_first_of(ws.splits.train, settings, steps))
     whole = ShrinkSettings()  # or so few steps would be timed with all turns of a shrinker

@@ -15,6 +15,7 @@ from manyshot import records
 from manyshot.pipeline.beforehand import (
     check,
     check_budgets,
+    check_compiler,
     check_reward,
     check_sampling,
     check_sharding,
@@ -157,6 +158,7 @@ def _prepared(
     check(ws, world)
     if trained is None and not RunFolder(folder).weights.exists():
         check_sharding(ws, world)
+        check_compiler(ws, world)
     if source is not None:
         load_source(
             ws, RunFolder(source).weights
