@@ -36,6 +36,7 @@ from manyshot import records, train
 from manyshot.cost import macs_table
 from manyshot.cost.timing import describe
 from manyshot.data import Augment, Batches, FixedBatches, ImageSet, fixed
+from manyshot.nn.structure import compiles_options
 
 KEPT = kept.of_speed(__file__)
 Found = Iterator[dict[str, Any]]
@@ -399,7 +400,7 @@ def measure_kshot(bench: Bench) -> Found:
 def measure_compiled(bench: Bench) -> Found:
     """The step with compiled options over that without, and the seconds that compiling took."""
     backend = "inductor" if bench.device.type == "cuda" else "eager"  # which makes no code
-    for work in bench.works:
+    for work in bench.works if compiles_options() else ():
         plain, archs = bench.build(work, 2)
         net, what = copy.deepcopy(plain), "step: compiled options ÷ plain"
         if not net.compile_options(backend=backend):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NoReturn, cast, final, get_args
 
@@ -28,7 +27,14 @@ from manyshot.nn.placement import LEFT, Placement
 from manyshot.nn.policy import MIXING, MaskMode, Policies, check_known, check_policies
 from manyshot.nn.selection import Selection, Statistics, activate
 from manyshot.nn.shapes import check_options
-from manyshot.nn.structure import adopt, compilable, search_space, sizes_of, walk
+from manyshot.nn.structure import (
+    adopt,
+    compilable,
+    compiles_options,
+    search_space,
+    sizes_of,
+    walk,
+)
 from manyshot.sharing import OneShot, Phase, PlacesChannels, Sharing
 from manyshot.space import Arch, Decision
 
@@ -432,7 +438,7 @@ class Supernet(nn.Module):
                 "the options of a K-shot supernet have other weights in every path: compile the "
                 "subnet that net.extract() gives"
             )
-        if "isolate_recompiles" not in inspect.signature(torch.compile).parameters:
+        if not compiles_options():
             raise RuntimeError(
                 f"torch {torch.__version__} has no torch.compile(isolate_recompiles=True), without "
                 "which it leaves most options uncompiled: take a newer one, such as 2.14, or "

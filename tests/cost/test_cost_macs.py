@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import manyshot as ms
+from compilers import needs_graphs
 from manyshot import cost, zoo
 from small_zoo import SHAPE, small
 
@@ -169,6 +170,7 @@ def test_recording_does_not_run_the_users_modules():
     assert set(ran) == {"meta"}
 
 
+@needs_graphs
 def test_compiled_options_count_the_same():
     def make():
         torch.manual_seed(0)

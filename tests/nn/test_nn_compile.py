@@ -10,6 +10,7 @@ from torch import nn
 from torch._dynamo.testing import CompileCounter
 
 import manyshot as ms
+from compilers import needs_graphs
 from manyshot.nn.structure import compilable
 
 # Dynamo looks at the .grad of intermediate tensors and hides the warning, but not an error.
@@ -69,6 +70,7 @@ def random_archs(net, count):
     return [net.space.sample(rng) for _ in range(count)]
 
 
+@needs_graphs
 def test_compiled_options_equal_eager_ones_with_few_graphs():
     eager, compiled = two_nets()
     counter = CompileCounter()
@@ -89,6 +91,7 @@ def test_compiled_options_equal_eager_ones_with_few_graphs():
     assert 2 <= counter.frame_count <= 4
 
 
+@needs_graphs
 def test_options_of_one_class_are_all_compiled_however_many_there_are():
     """Together they would have 8 graphs, and torch would run the rest uncompiled."""
     widths = range(1, 12)
@@ -104,6 +107,7 @@ def test_options_of_one_class_are_all_compiled_however_many_there_are():
     assert counter.frame_count == 11 and not net.model.is_compiled
 
 
+@needs_graphs
 def test_convolutions_that_are_unsafe_in_channels_last_are_never_compiled():
     """Torch's compiler lays out in channels last what a contiguous network computes on the CPU."""
 
@@ -122,6 +126,7 @@ def test_a_torch_that_would_leave_options_uncompiled_is_refused(monkeypatch):
         make("tiny").compile_options()
 
 
+@needs_graphs
 def test_options_without_parameters_are_never_compiled():
     model = nn.Sequential(
         nn.Conv2d(3, 3, 1),
@@ -138,6 +143,7 @@ def test_options_without_parameters_are_never_compiled():
     assert counter.frame_count == 1
 
 
+@needs_graphs
 def test_eval_mode_uses_the_statistics_it_is_given():
     eager, compiled = two_nets()
     counter = CompileCounter()
@@ -167,6 +173,7 @@ def test_options_compiled_by_hand_give_the_same_in_eval_mode():
             assert torch.equal(compiled(x, arch, stats=stats), eager(x, arch, stats=same))
 
 
+@needs_graphs
 def test_a_compiled_supernet_copies_and_extracts():
     eager, compiled = two_nets()
     counter = CompileCounter()

@@ -11,6 +11,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from train_nets import LOOK, Dropping, digits, same, seeded, weights
 
 import manyshot as ms
+from compilers import needs_graphs
 from kills import left_by_kills
 from manyshot.nn.choice import Choice
 from manyshot.nn.drop_path import Dropping as Rates
@@ -18,7 +19,10 @@ from manyshot.recipe import SupernetSettings
 from manyshot.train import compiling
 
 # Dynamo looks at the .grad of intermediate tensors and hides the warning, but not an error.
-pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute", "ignore::DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The .grad attribute", "ignore::DeprecationWarning"),
+    needs_graphs,
+]
 
 
 @pytest.fixture(autouse=True)

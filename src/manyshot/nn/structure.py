@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase as TorchNorm
 from torch.nn.utils.prune import BasePruningMethod
@@ -261,6 +263,11 @@ def parameter_uses(model: nn.Module) -> list[tuple[Tensor, list[tuple[Use, Shape
             if (use, shape) not in entry[1]:
                 entry[1].append((use, shape))
     return list(entries.values())
+
+
+def compiles_options() -> bool:
+    """Whether this version of torch can give every option graphs of its own."""
+    return "isolate_recompiles" in inspect.signature(torch.compile).parameters
 
 
 def compilable(model: nn.Module) -> list[tuple[Choice, str]]:
