@@ -33,7 +33,7 @@ from manyshot.recipe import (
 from manyshot.search import Cost, LearnsFromScores, Limit, Reward, Searcher, make_searcher
 from manyshot.search.limit import within
 from manyshot.search.reach import ATTEMPTS, reach
-from manyshot.search.table import RANDOM_START, RANDOM_START_BY_SPACE
+from manyshot.search.table import START_BY_SPACE
 from manyshot.seeding import numpy_rng
 from manyshot.sharing import PlacesChannels, Sharing, learns_codes
 from manyshot.space import Budget, Decision, SearchSpace
@@ -81,7 +81,7 @@ def check_settings(recipe: Recipe) -> None:
         )
     except ValueError as error:
         raise RecipeError(str(error)) from error
-    if name not in RANDOM_START_BY_SPACE:
+    if name not in START_BY_SPACE:
         check_breeding(searcher, recipe.search)
     check_stale(recipe.shifting, searcher)
 
@@ -93,8 +93,8 @@ def check_breeding(searcher: Searcher, search: SearchSettings) -> None:
         RecipeError: if `candidates` is not above the random start, so no score would ever be used.
     """
     if isinstance(searcher, LearnsFromScores) and search.candidates <= searcher.random_start:
-        option = {**RANDOM_START, **RANDOM_START_BY_SPACE}.get(search.name)
-        which = "what says so in search.options" if option is None else f"search.options.{option}"
+        option = getattr(searcher, "random_start_option", "")
+        which = f"search.options.{option}" if option else "what says so in search.options"
         raise RecipeError(
             f"search.candidates = {search.candidates} are all drawn at random, because the "
             f"searcher only learns from scores after the first {searcher.random_start}: lower "
