@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import math
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, get_args
 
 import numpy as np
 import pytest
@@ -48,6 +48,8 @@ def options_of(plugin: Callable[..., Any]) -> list[str]:
     parameters = inspect.signature(plugin, eval_str=True).parameters
     if "options" in parameters:
         [group] = [c for c in parameters["options"].annotation.__args__ if c is not type(None)]
+        if isinstance(group, TypeVar):  # of a constructor that is inherited
+            [group] = get_args(vars(plugin)["__orig_bases__"][0])
         return [field.name for field in dataclasses.fields(group)]
     return [name for name in parameters if name not in CONTEXT]
 

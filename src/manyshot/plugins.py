@@ -120,7 +120,7 @@ def build(
     offered = {key: value for key, value in context.items() if key in takes}
     fields = dataclass_of_options(plugin)
     if fields is not None:
-        allowed: Iterable[str] = [field.name for field in dataclasses.fields(fields)]
+        allowed: Iterable[str] = [field.name for field in option_fields(fields)]
     elif takes_any:
         allowed = options
     else:
@@ -244,12 +244,30 @@ def parameters_of(plugin: Callable[..., Any]) -> Mapping[str, inspect.Parameter]
 
 
 def dataclass_of_options(plugin: Callable[..., Any]) -> type[Any] | None:
-    """The dataclass that the parameter `options` is annotated with, if there is one."""
+    """The dataclass that the parameter `options` is annotated with, if there is one.
+
+    Of an inherited constructor whose annotation is a type variable, what the class puts there.
+    """
     parameter = parameters_of(plugin).get("options")
     if parameter is None:
         return None
-    classes = (parameter.annotation, *get_args(parameter.annotation))
+    classes = [parameter.annotation, *get_args(parameter.annotation)]
+    for variable in [c for c in classes if isinstance(c, TypeVar)]:
+        classes += [*type_arguments(plugin), variable.__bound__]
     return next((c for c in classes if inspect.isclass(c) and dataclasses.is_dataclass(c)), None)
+
+
+def type_arguments(plugin: Callable[..., Any]) -> list[Any]:
+    """What a class and those that it extends put in place of type variables, the nearest first."""
+    bases = (vars(one).get("__orig_bases__", ()) for one in getattr(plugin, "__mro__", ()))
+    return [argument for some in bases for base in some for argument in get_args(base)]
+
+
+def option_fields(options: type[Any]) -> list[dataclasses.Field[Any]]:
+    """The fields of a dataclass of options: those of the class itself before those it extends."""
+    lineage = options.__mro__
+    begun_in = {name: i for i, one in enumerate(lineage) for name in inspect.get_annotations(one)}
+    return sorted(dataclasses.fields(options), key=lambda field: begun_in[field.name])
 
 
 def _lacks(plug: object, contract: type[Any], members: Iterable[str]) -> str:

@@ -43,6 +43,17 @@ from pipeline_runs import export_architecture, run, small
             "search.candidates = 20 are all drawn at random, because the searcher only learns from "
             "scores after the first 20: lower search.options.initial,",
         ),
+        (
+            ["search.generation=6"],  # all six at once
+            "search.candidates = 6 are all drawn at random, because the searcher only learns from "
+            "scores after the first 3, and with search.generation = 6 the last are proposed before "
+            "so many are scored: set search.generation to 3 to 5, raise search.candidates,",
+        ),
+        (
+            ["search.generation=2", "search.candidates=4"],  # two are told when the last are asked
+            "with search.generation = 2 the last are proposed before so many are scored: set "
+            "search.generation to 3, raise",
+        ),
         (["device='cuda:1'"], "choose the GPU by the environment: CUDA_VISIBLE_DEVICES=1"),
     ],
     ids=str,

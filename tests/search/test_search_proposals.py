@@ -8,8 +8,10 @@ from scipy.stats import chisquare
 
 from manyshot.search import Evolution, EvolutionOptions, Infeasible, Limit, RandomSearch
 from manyshot.search.loop import generations as asked_of
+from manyshot.search.loop import learns
 from manyshot.search.searcher import pooled
 from manyshot.space import Arch, Commutation, Decision, SearchSpace
+from manyshot.testing.searchers import nested_space
 
 SMALL = EvolutionOptions(population=20, parents=5, mutants=10, crossovers=10)
 
@@ -142,7 +144,7 @@ def test_who_proposes_what_is_no_architecture_is_named(arch: object) -> None:
 def test_rows_of_an_array_are_architectures() -> None:
     """They come to be scored as tuples of Python's numbers, whatever a searcher's own."""
     space = flat([2, 3])
-    rows = space.draw(np.random.default_rng(0), 4)
+    rows = np.array(list(space.enumerate()))[[4, 0, 3, 5]]
 
     class Rows:
         def ask(self, n: int) -> np.ndarray:
@@ -151,3 +153,68 @@ def test_rows_of_an_array_are_architectures() -> None:
     [archs] = asked_of(Rows(), 4, 4, space)  # type: ignore[arg-type]
     assert archs == [tuple(row) for row in rows.tolist()]
     assert all(type(option) is int for arch in archs for option in arch)
+
+
+class Fixed:
+    """Proposes what it was made with, whatever is asked for."""
+
+    random_start, stale_scores = 0, True
+
+    def __init__(self, archs: Sequence[Arch]) -> None:
+        self.archs = list(archs)
+
+    def ask(self, n: int) -> list[Arch]:
+        return self.archs
+
+    def tell(
+        self, archs: Sequence[Arch], scores: Sequence[float], weights_version: int = 0
+    ) -> None:
+        """Learns nothing."""
+
+    def elites(self) -> list[Arch]:
+        return []
+
+
+def test_who_breaks_the_contract_of_ask_is_named() -> None:
+    """An alias, a network twice, and more than was asked for; a repeat of what was told is none."""
+    layers = [Decision(("skip", "conv"), f"d{i}") for i in range(2)]
+    space = SearchSpace(layers, commutations=[Commutation(tuple(layers), 0)])
+    for archs, said in (
+        (
+            [(0, 1)],
+            r"proposed architecture \(0, 1\), an alias of \(1, 0\): propose space.canonical",
+        ),
+        ([(1, 0), (1, 1), (1, 0)], r"proposed architecture \(1, 0\) 2 times at once: the 3 of"),
+        ([(1, 0), (1, 1), (0, 0), (0, 0)], "proposed 4 architectures, asked for 3 at most"),
+    ):
+        with pytest.raises(ValueError, match=f"^searcher Fixed {said}"):
+            next(asked_of(Fixed(archs), 6, 3, space))
+    assert list(asked_of(Fixed([(1, 0), (1, 1)]), 4, 2, space)) == [[(1, 0), (1, 1)]] * 2
+
+
+def test_a_search_learns_if_one_of_its_proposals_is_made_after_the_random_start() -> None:
+    """Beside the proposals of a search, each with what was told before it."""
+    for start in range(5):
+        searcher = Fixed([])
+        searcher.random_start = start
+        for candidates in range(1, 9):
+            for size in range(1, 10):
+                before = range(0, candidates, size)
+                expected = any(told >= start for told in before)
+                assert learns(searcher, candidates, size) == expected
+
+
+def test_where_no_search_learns_scores_decide_nothing() -> None:
+    """And where one does, they do: of evolution, whose last proposal is of other networks then."""
+    space = nested_space(more=2)
+    for candidates, size in ((20, 20), (24, 12), (25, 12), (30, 10), (20, 10), (21, 10), (16, 8)):
+        options = EvolutionOptions(population=10, parents=2, mutants=5, crossovers=5)
+        searches = []
+        for sign in (1, -1):
+            searcher = Evolution(space, seed=0, options=options)
+            proposed = []
+            for archs in asked_of(searcher, candidates, size, space):
+                searcher.tell(archs, [float(sign * sum(arch)) for arch in archs])
+                proposed += archs
+            searches.append(proposed)
+        assert (searches[0] != searches[1]) == learns(searcher, candidates, size)

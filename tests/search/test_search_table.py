@@ -4,15 +4,24 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from manyshot.plugin_options import Option
+from manyshot.slots import slot_of
+from pydantic.dataclasses import dataclass
 
 import manyshot.search as search
+from manyshot.plugins import STRICT, Positive
 from manyshot.search import (
     SEARCHERS,
     BaseSearcher,
+    Evolution,
     LearnsFromScores,
     Limit,
+    NSGA2Options,
+    OptionedSearcher,
     Portion,
+    RandomSearch,
     Searcher,
+    VersionedOptions,
     make_searcher,
 )
 from manyshot.search.table import takes_sampler
@@ -138,6 +147,74 @@ def test_one_on_the_base_begins_with_the_pool_and_says_what_it_was() -> None:
     searcher.tell(archs, [float(arch == (0, 0, 0, 1)) for arch in archs])
     assert isinstance(searcher, LearnsFromScores) and searcher.stale_scores
     assert searcher.elites()[0] == (0, 0, 0, 1) and searcher.top_ups == 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
+class StrideOptions(VersionedOptions):
+    """The options of `Stride`."""
+
+    first: Positive = 4
+    """Random networks before anything is changed."""
+
+    best: Positive = 10
+    """Of which changes are made."""
+
+
+class Stride(OptionedSearcher[StrideOptions]):
+    """A searcher of a user's with options, and no constructor."""
+
+    random_start_option, elites_option = "first", "best"
+
+    def set_up(self) -> None:
+        self.budgets_at_first = len(self.budgets)
+
+    def fill(self, portion: Portion) -> None:
+        best = self.best(portion.budget)
+        if not portion.begins:
+            portion.breed(
+                lambda: self.space.change(best[portion.rng.integers(len(best))], portion.rng)
+            )
+
+
+class Further(Stride):
+    """One that extends it."""
+
+
+class TestOneWithOptions(SearcherSuite):
+    def make_searcher(self, space: SearchSpace, seed: int, limits: Sequence[Limit]) -> Searcher:
+        return Stride(space, seed=seed, limits=limits, options=StrideOptions(best=5))
+
+
+@pytest.mark.parametrize("name", ["Stride", "Further"])
+def test_one_with_options_needs_no_constructor(name: str) -> None:
+    """They are read, checked and described, its own before those that all searchers have."""
+    plugin = f"{__name__}:{name}"
+    options = {"first": 3, "best": 2, "attempts": 77, "stale_scores": True}
+    searcher = make_searcher(plugin, SPACE, seed=0, limits=[LIMIT], options=options)
+    assert searcher.options == StrideOptions(**options)
+    assert (searcher.random_start, searcher.stale_scores) == (3, True)
+    assert searcher.budgets_at_first == 1
+    searcher.tell([(0, 0, 0, i) for i in range(3)], [1.0, 2.0, 3.0])
+    assert searcher.elites() == [(0, 0, 0, 2), (0, 0, 0, 1)]
+    default = make_searcher(plugin, SPACE, seed=0)
+    assert default.options == StrideOptions() and not default.stale_scores
+    with pytest.raises(ValueError, match="has no option 'bet'; did you mean 'best'.*first, best,"):
+        make_searcher(plugin, SPACE, seed=0, options={"bet": 3})
+    with pytest.raises(ValueError, match="best = 0: Input should be greater than or equal to 1"):
+        make_searcher(plugin, SPACE, seed=0, options={"best": 0})
+    said = slot_of("search").plugin(plugin)
+    assert [o.name for o in said.options] == ["first", "best", "stale_scores", "attempts"]
+    assert said.options[1] == Option(
+        "best", "whole number >= 1", "10", "Of which changes are made."
+    )
+
+
+def test_options_of_another_searcher_are_refused() -> None:
+    for make in (Evolution, Stride):
+        with pytest.raises(ValueError, match=f"^{make.__name__} takes options of .*NSGA2Options"):
+            make(SPACE, seed=0, options=NSGA2Options())  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="^RandomSearch takes options of RandomOptions, got dict"):
+        RandomSearch(SPACE, seed=0, options={"keep": 3})  # type: ignore[arg-type]
 
 
 def test_public_names_are_documented() -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from manyshot.manual.annotated import entries, one_paragraph, summary, type_in_words, words_of
-from manyshot.plugins import UNEVALUATED, dataclass_of_options, parameters_of
+from manyshot.plugins import UNEVALUATED, dataclass_of_options, option_fields, parameters_of
 from manyshot.toml import in_one_line
 
 NEEDED = "needed"
@@ -102,7 +102,7 @@ def _fields(options: type[Any]) -> Iterator[Option]:
     except UNEVALUATED:
         types = inspect.get_annotations(options)
     said = entries(inspect.getdoc(options) or "", "Args", "Attributes")
-    for field in (one for one in dataclasses.fields(options) if one.init):
+    for field in (one for one in option_fields(options) if one.init):
         if field.default_factory is not dataclasses.MISSING:
             default = _as_toml(field.default_factory())
         else:

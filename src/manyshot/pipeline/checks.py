@@ -31,7 +31,7 @@ from manyshot.recipe import (
     check_parts,
 )
 from manyshot.search import Limit, make_searcher
-from manyshot.search.table import RANDOM_START_BY_SPACE
+from manyshot.search.table import START_BY_SPACE
 from manyshot.sharing import PlacesChannels, Sharing, learns_codes
 from manyshot.space import Budget, Decision, SearchSpace
 from manyshot.supernet import Supernet
@@ -70,7 +70,7 @@ def check_settings(recipe: Recipe) -> None:
         )
     except ValueError as error:
         raise RecipeError(str(error)) from error
-    if name not in RANDOM_START_BY_SPACE:
+    if name not in START_BY_SPACE:
         check_breeding(searcher, recipe.search)
     check_stale(recipe.shifting, searcher)
 

@@ -13,8 +13,8 @@ from manyshot.plugins import explained
 from manyshot.recipe import Recipe, RecipeError, SearchSettings, ShiftingSettings
 from manyshot.search import Cost, LearnsFromScores, Limit, Reward, Searcher
 from manyshot.search.limit import within
+from manyshot.search.loop import learns
 from manyshot.search.reach import ATTEMPTS, reach
-from manyshot.search.table import RANDOM_START, RANDOM_START_BY_SPACE
 from manyshot.seeding import numpy_rng
 from manyshot.space import SearchSpace
 
@@ -93,16 +93,29 @@ def check_breeding(searcher: Searcher, search: SearchSettings) -> None:
     """Refuses a search that ends before it learns from a score.
 
     Raises:
-        RecipeError: if `candidates` is not above the random start, so no score would ever be used.
+        RecipeError: if no score would ever be used, because `candidates` are not above the random
+            start, or the last of them are proposed before so many were told.
     """
-    if isinstance(searcher, LearnsFromScores) and search.candidates <= searcher.random_start:
-        option = {**RANDOM_START, **RANDOM_START_BY_SPACE}.get(search.name)
-        which = "what says so in search.options" if option is None else f"search.options.{option}"
+    candidates, size = search.candidates, search.generation
+    if not isinstance(searcher, LearnsFromScores) or learns(searcher, candidates, size):
+        return
+    start = searcher.random_start
+    if candidates <= start:
+        option = getattr(searcher, "random_start_option", "")
+        which = f"search.options.{option}" if option else "what says so in search.options"
         raise RecipeError(
-            f"search.candidates = {search.candidates} are all drawn at random, because the "
-            f"searcher only learns from scores after the first {searcher.random_start}: lower "
-            f"{which}, raise search.candidates, or set search.name = 'random'"
+            f"search.candidates = {candidates} are all drawn at random, because the searcher only "
+            f"learns from scores after the first {start}: lower {which}, raise search.candidates, "
+            "or set search.name = 'random'"
         )
+    last = candidates - 1
+    raise RecipeError(
+        f"search.candidates = {candidates} are all drawn at random, because the searcher only "
+        f"learns from scores after the first {start}, and with search.generation = {size} the last "
+        "are proposed before so many are scored: set search.generation to "
+        f"{f'{start} to {last}' if start < last else last}, raise search.candidates, or set "
+        "search.name = 'random'"
+    )
 
 
 def check_joint(

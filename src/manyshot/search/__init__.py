@@ -11,6 +11,7 @@ from manyshot.search.loop import generations
 from manyshot.search.mct import MCTOptions, MCTSearch
 from manyshot.search.nevonas import NEvoNAS, NEvoNASOptions
 from manyshot.search.nsga2 import NSGA2, NSGA2Options
+from manyshot.search.optioned import OptionedSearcher, SearcherOptions, VersionedOptions
 from manyshot.search.optuna_samplers import OptunaOptions, OptunaSearch
 from manyshot.search.pareto import non_dominated
 from manyshot.search.perturbation import Perturbation, PerturbationOptions
@@ -44,6 +45,7 @@ __all__ = [
     "NEvoNAS",
     "NEvoNASOptions",
     "NSGA2Options",
+    "OptionedSearcher",
     "OptunaOptions",
     "OptunaSearch",
     "Perturbation",
@@ -58,6 +60,8 @@ __all__ = [
     "ReinforceOptions",
     "Reward",
     "Searcher",
+    "SearcherOptions",
+    "VersionedOptions",
     "WeakPredictor",
     "best",
     "generations",

@@ -17,8 +17,7 @@ from pydantic.dataclasses import dataclass
 
 from manyshot.plugins import STRICT, Counts, Positive
 from manyshot.search.base import Portion
-from manyshot.search.limit import Limit
-from manyshot.search.modelled import Features, Modelled, best_in_turn, options_of
+from manyshot.search.modelled import Features, Modelled, ModelledOptions, best_in_turn, options_of
 from manyshot.space import Arch, SearchSpace
 
 _FITTED = 1_000
@@ -32,11 +31,11 @@ _BATCH, _RATE = 32, 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
-class BananasOptions:
+class BananasOptions(ModelledOptions):
     """The options of `Bananas`."""
 
     initial: Annotated[int, Field(ge=2)] = 10
-    """Random architectures told before the first fit."""
+    parents: Positive = 5
 
     members: Annotated[int, Field(ge=2)] = 5
     """Networks of the ensemble, which differ by where their training begins."""
@@ -59,19 +58,9 @@ class BananasOptions:
     mutants: Positive = 100
     """Architectures that are predicted for each limit, mutants of the `parents`."""
 
-    parents: Positive = 5
-    """The best of each limit, whose mutants are predicted; `elites` returns them."""
-
-    attempts: Positive = 500
-    """Random draws per network wanted before giving up."""
-
-    stale_scores: bool = False
-    """Whether scores told at older weights versions are fitted; if not, only those of the latest
-    version are, as long as there are `initial` of them."""
-
 
 @final
-class Bananas(Modelled):
+class Bananas(Modelled[BananasOptions]):
     """Random networks first, then those mutants of the best that an ensemble has hopes of.
 
     Every proposal fits `members` multilayer perceptrons to the 1,000 newest scores, predicts new
@@ -86,44 +75,13 @@ class Bananas(Modelled):
     path is in any space (`paths`), so that paths of different edges are different features (180 in
     place of 155 in NAS-Bench-201); members of scikit-learn, with the squared error in place of the
     absolute one, and their size; limits; several decisions of a mutant may change.
-
-    Attributes:
-        history: what was told.
-        random_start: see `LearnsFromScores`.
-        stale_scores: likewise.
     """
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        *,
-        seed: int,
-        limits: Sequence[Limit] = (),
-        sampler: object = None,
-        options: BananasOptions | None = None,
-    ) -> None:
-        """Makes a searcher; see `BaseSearcher`.
-
-        Args:
-            space: what is searched.
-            seed: the seed of the random stream.
-            limits: alternatives, of which each proposal satisfies one.
-            sampler: the one that the supernet was trained by, which may have a pool.
-            options: the ensemble, and what it chooses from.
-        """
-        self.options = options = options or BananasOptions()
-        super().__init__(
-            space,
-            seed=seed,
-            limits=limits,
-            sampler=sampler,
-            initial=options.initial,
-            parents=options.parents,
-            attempts=options.attempts,
-            stale_scores=options.stale_scores,
-        )
-        singles = [(i,) for i in range(len(space))]
-        self._groups = paths(space, _PATHS) if options.encoding == "path" else singles
+    def set_up(self) -> None:
+        """Finds the paths, if they are what members see."""
+        singles = [(i,) for i in range(len(self.space))]
+        is_path = self.options.encoding == "path"
+        self._groups = paths(self.space, _PATHS) if is_path else singles
 
     def _features(self, archs: Sequence[Arch]) -> Features:
         return options_of(self.space, archs, self._groups)

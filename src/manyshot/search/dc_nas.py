@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from typing import Annotated, final
 
 import numpy as np
@@ -12,15 +11,15 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from manyshot.plugins import STRICT, Positive, Probability
-from manyshot.search.base import BaseSearcher, Portion
+from manyshot.search.base import Portion
 from manyshot.search.chosen import chosen
-from manyshot.search.limit import Limit
+from manyshot.search.optioned import OptionedSearcher, VersionedOptions
 from manyshot.seeding import stream
-from manyshot.space import Arch, SearchSpace
+from manyshot.space import Arch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
-class DCNASOptions:
+class DCNASOptions(VersionedOptions):
     """The options of `DCNAS`; their defaults are ours."""
 
     clusters: Annotated[int, Field(ge=2)] = 5
@@ -32,16 +31,9 @@ class DCNASOptions:
     mutation_probability: Probability = 0.1
     """Probability that a decision of a cluster's best is redrawn, perhaps to the same option."""
 
-    attempts: Positive = 500
-    """Random draws per network wanted before giving up."""
-
-    stale_scores: bool = False
-    """Whether scores told at older weights versions compete; if not, only scores of the latest
-    version do, as long as there are any."""
-
 
 @final
-class DCNAS(BaseSearcher):
+class DCNAS(OptionedSearcher[DCNASOptions]):
     """Clusters like architectures; the best of each cluster go on, whatever the others score.
 
     Random architectures come first. Then all whose scores count are clustered by k-means, and
@@ -58,37 +50,9 @@ class DCNAS(BaseSearcher):
     that ours are the chosen (decision, option) pairs, of decisions that matter. That to merge means
     a final comparison is inferred. That the best of clusters are mutated, where the paper samples
     once, is ours, and so are the numbers and the limits.
-
-    Attributes:
-        history: what was told.
-        random_start: see `LearnsFromScores`.
-        stale_scores: likewise.
-        top_ups: random networks proposed since construction for want of mutants.
     """
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        *,
-        seed: int,
-        limits: Sequence[Limit] = (),
-        sampler: object = None,
-        options: DCNASOptions | None = None,
-    ) -> None:
-        """Makes a searcher; see `BaseSearcher`.
-
-        Args:
-            space: what is searched.
-            seed: the seed of the random stream, and of k-means.
-            limits: alternatives, of which each proposal satisfies one.
-            sampler: the one that the supernet was trained by, which may have a pool.
-            options: how many clusters, and when there are the first.
-        """
-        self.options = options = options or DCNASOptions()
-        super().__init__(
-            space, seed=seed, limits=limits, sampler=sampler, attempts=options.attempts
-        )
-        self.random_start, self.stale_scores = options.initial, options.stale_scores
+    random_start_option = "initial"
 
     def fill(self, portion: Portion) -> None:
         """Mutates the best of every cluster, equally many of each."""

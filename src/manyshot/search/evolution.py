@@ -10,13 +10,14 @@ import numpy.typing as npt
 from pydantic.dataclasses import dataclass
 
 from manyshot.plugins import STRICT, NotNegative, Positive, Probability
-from manyshot.search.base import BaseSearcher, Portion
+from manyshot.search.base import Portion
 from manyshot.search.limit import Limit
+from manyshot.search.optioned import OptionedSearcher, VersionedOptions
 from manyshot.space import Arch, SearchSpace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
-class EvolutionOptions:
+class EvolutionOptions(VersionedOptions):
     """The options of `Evolution`; the defaults are those of SPOS's public code."""
 
     population: Positive = 50
@@ -39,16 +40,9 @@ class EvolutionOptions:
     """What a mutant is: `each` decision is redrawn with `mutation_probability` (SPOS), or exactly
     `one` changes to another option (Real et al.)."""
 
-    attempts: Positive = 500
-    """Random draws per network wanted before giving up (SPOS: unbounded)."""
-
     dedupe: Literal["global", "per_generation"] = "global"
     """`global`: nothing told is proposed again (SPOS). `per_generation`: it may be, to be trained
     or scored again at moved weights (the code of Supernet Shifting)."""
-
-    stale_scores: bool = False
-    """Whether scores told at older weights versions compete for parenthood (the code of Supernet
-    Shifting); if not, only scores of the latest version do, as long as there are any."""
 
     regularised: bool = False
     """Regularised evolution: every proposal is a mutant of the winner of a tournament among the
@@ -71,7 +65,7 @@ class EvolutionOptions:
 
 
 @final
-class Evolution(BaseSearcher):
+class Evolution(OptionedSearcher[EvolutionOptions]):
     """Random networks first, then mutants and crossovers of the best told so far.
 
     Until `population` architectures were told, proposals are random. With several limits each
@@ -82,40 +76,15 @@ class Evolution(BaseSearcher):
     Reference: SPOS (Guo et al. 2020, arXiv:1904.00420), algorithm 1. It differs from the public
     code in proposing canonical architectures, in the bounded random draws, and in that the last
     generation counts as soon as it is told. For `regularised` see `regularised_evolution`. That it
-    begins with a sampler's pool is GreedyNAS (You et al. 2020, arXiv:2003.11236).
-
-    Attributes:
-        history: what was told.
-        random_start: see `LearnsFromScores`.
-        stale_scores: likewise.
-        top_ups: random networks proposed since construction for want of children.
+    begins with a sampler's pool is GreedyNAS (You et al. 2020, arXiv:2003.11236). That stale
+    scores compete for parenthood (`stale_scores`) is the code of Supernet Shifting.
     """
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        *,
-        seed: int,
-        limits: Sequence[Limit] = (),
-        sampler: object = None,
-        options: EvolutionOptions | None = None,
-    ) -> None:
-        """Makes a searcher; see `BaseSearcher`.
+    random_start_option, elites_option = "population", "parents"
 
-        Args:
-            space: what is searched.
-            seed: the seed of the random stream.
-            limits: alternatives, of which each proposal satisfies one.
-            sampler: the one that the supernet was trained by, which may have a pool.
-            options: sizes of generations, probabilities, and what counts.
-        """
-        self.options = options = options or EvolutionOptions()
-        attempts, keep = options.attempts, options.parents
-        super().__init__(
-            space, seed=seed, limits=limits, sampler=sampler, attempts=attempts, keep=keep
-        )
-        self.random_start, self.stale_scores = options.population, options.stale_scores
-        if options.dedupe == "per_generation":
+    def set_up(self) -> None:
+        """Proposes again what was told, where it may."""
+        if self.options.dedupe == "per_generation":
             self.refuse = self.history.pending
 
     def fill(self, portion: Portion) -> None:

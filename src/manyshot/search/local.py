@@ -9,15 +9,16 @@ from typing import Literal, final
 from pydantic.dataclasses import dataclass
 
 from manyshot.plugins import STRICT, Positive
-from manyshot.search.base import BaseSearcher, Portion
+from manyshot.search.base import Portion
 from manyshot.search.history import History
 from manyshot.search.limit import Limit, within
+from manyshot.search.optioned import OptionedSearcher, SearcherOptions
 from manyshot.seeding import numpy_rng
 from manyshot.space import Arch, SearchSpace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
-class LocalOptions:
+class LocalOptions(SearcherOptions):
     """The options of `LocalSearch`."""
 
     improvement: Literal["best", "first"] = "best"
@@ -30,12 +31,9 @@ class LocalOptions:
     parents: Positive = 10
     """How many of the best `elites` returns, for each limit."""
 
-    attempts: Positive = 500
-    """Random draws per network wanted before giving up."""
-
 
 @final
-class LocalSearch(BaseSearcher):
+class LocalSearch(OptionedSearcher[LocalOptions]):
     """Looks at all neighbours of where it is, and moves to a better one, until there is none.
 
     Neighbours differ from a canonical encoding in one decision, made canonical, and are looked at
@@ -52,38 +50,15 @@ class LocalSearch(BaseSearcher):
     public code (naszilla/naszilla, `local_search`); the papers were not read. Ours: limits,
     canonical encodings, random networks that fill a proposal, and climbs over what was told before,
     which the code steps around.
-
-    Attributes:
-        history: what was told.
-        random_start: see `LearnsFromScores`.
-        stale_scores: likewise; all scores count.
     """
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        *,
-        seed: int,
-        limits: Sequence[Limit] = (),
-        sampler: object = None,
-        options: LocalOptions | None = None,
-    ) -> None:
-        """Makes a searcher; see `BaseSearcher`.
+    random_start_option, elites_option = "starts", "parents"
 
-        Args:
-            space: what is searched.
-            seed: the seed of the random stream.
-            limits: alternatives, of which each proposal satisfies one.
-            sampler: the one that the supernet was trained by, which may have a pool.
-            options: when a climb moves, and where it begins.
-        """
-        self.options = options = options or LocalOptions()
-        attempts, keep = options.attempts, options.parents
-        super().__init__(
-            space, seed=seed, limits=limits, sampler=sampler, attempts=attempts, keep=keep
-        )
-        self.random_start = options.starts
-        self._climbs = [_Climb(self.history, seed, each, options) for each in self.budgets.each]
+    def set_up(self) -> None:
+        """Waits for an architecture to begin at, within each limit."""
+        self._climbs = [
+            _Climb(self.history, self.seed, each, self.options) for each in self.budgets.each
+        ]
 
     def fill(self, portion: Portion) -> None:
         """Takes neighbours of where the climb is."""

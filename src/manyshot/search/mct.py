@@ -11,13 +11,14 @@ import numpy.typing as npt
 from pydantic.dataclasses import dataclass
 
 from manyshot.plugins import STRICT, AboveZero, AtLeastZero, NotNegative, Positive, Share
-from manyshot.search.base import BaseSearcher, Portion
+from manyshot.search.base import Portion
 from manyshot.search.limit import Limit
+from manyshot.search.optioned import OptionedSearcher, VersionedOptions
 from manyshot.space import Arch, Descent, KeepsTree, SearchSpace, VisitTree
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
-class MCTOptions:
+class MCTOptions(VersionedOptions):
     """The options of `MCTSearch`."""
 
     temperature: AboveZero = 0.05
@@ -42,16 +43,9 @@ class MCTOptions:
     draws: Positive = 50
     """Leaves drawn per network wanted before a random network takes its place."""
 
-    attempts: Positive = 500
-    """Random draws per network wanted before giving up."""
-
-    stale_scores: bool = False
-    """Whether scores told at older weights versions are rewards; if not, only those of the latest
-    version are, as long as there are any."""
-
 
 @final
-class MCTSearch(BaseSearcher):
+class MCTSearch(OptionedSearcher[MCTOptions]):
     """Descends a tree of decisions, by the mean rewards of what was scored below each node.
 
     A proposal is drawn from the root down (`VisitTree.draw`), and what was drawn is removed from
@@ -73,13 +67,12 @@ class MCTSearch(BaseSearcher):
     in place of 6, live leaves as weights, and a tree of its own where there is none.
 
     Attributes:
-        history: what was told.
         random_start: see `LearnsFromScores`; zero where the sampler keeps a tree, else `rollouts`
             for each option of the decision that has the fewest, whose nodes are the first to have
             visits enough.
-        stale_scores: likewise.
-        top_ups: random networks proposed since construction for want of leaves.
     """
+
+    random_start_option, elites_option = "rollouts", "keep"
 
     def __init__(
         self,
@@ -90,7 +83,7 @@ class MCTSearch(BaseSearcher):
         sampler: object = None,
         options: MCTOptions | None = None,
     ) -> None:
-        """Makes a searcher; see `BaseSearcher`.
+        """Makes a searcher; see `OptionedSearcher`.
 
         Args:
             space: what is searched.
@@ -103,13 +96,9 @@ class MCTSearch(BaseSearcher):
         Raises:
             ValueError: for a sampler whose tree is of another space.
         """
-        self.options = options = options or MCTOptions()
+        options = options or MCTOptions()
         pools = None if isinstance(sampler, KeepsTree) else sampler
-        attempts, keep = options.attempts, options.keep
-        super().__init__(
-            space, seed=seed, limits=limits, sampler=pools, attempts=attempts, keep=keep
-        )
-        self.stale_scores = options.stale_scores
+        super().__init__(space, seed=seed, limits=limits, sampler=pools, options=options)
         choices = [len(allowed) for allowed in space.allowed if len(allowed) > 1]
         self.random_start = max(1, options.rollouts * min(choices, default=1))
         self._begun = VisitTree(space, decay=options.decay)

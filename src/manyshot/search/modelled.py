@@ -9,57 +9,47 @@ import abc
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
-from manyshot.search.base import BaseSearcher, Portion
+from manyshot.plugins import STRICT, Positive
+from manyshot.search.base import Portion
 from manyshot.search.draft import Draft
-from manyshot.search.limit import Limit
+from manyshot.search.optioned import OptionedSearcher, VersionedOptions
 from manyshot.space import Arch, SearchSpace
 
 Features = npt.NDArray[np.float64]
 Refuse = Callable[[Arch], bool]
 
 
-class Modelled(BaseSearcher):
-    """A searcher that fits a model once for every proposal; a subclass says which.
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
+class ModelledOptions(VersionedOptions):
+    """The options of any `Modelled`."""
 
-    Attributes:
-        random_start: how many architectures are told before a model is fitted.
-        stale_scores: whether scores told at older weights versions count.
-    """
+    initial: Annotated[int, Field(ge=2)] = 20
+    """Random architectures told before the first fit."""
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        *,
-        seed: int,
-        limits: Sequence[Limit],
-        sampler: object,
-        initial: int,
-        parents: int,
-        attempts: int,
-        stale_scores: bool,
-    ) -> None:
-        """Makes a searcher; see `BaseSearcher`.
+    parents: Positive = 10
+    """The best of each limit, whose mutants are predicted; `elites` returns them."""
 
-        Args:
-            space: what is searched.
-            seed: the seed of the random stream.
-            limits: alternatives, of which each proposal satisfies one.
-            sampler: the one that the supernet was trained by, which may have a pool.
-            initial: so many architectures are told before a model is fitted.
-            parents: the best of each limit, which `elites` returns.
-            attempts: random draws per network wanted before giving up.
-            stale_scores: whether scores told at older weights versions count.
-        """
-        super().__init__(
-            space, seed=seed, limits=limits, sampler=sampler, attempts=attempts, keep=parents
-        )
-        self.random_start, self.stale_scores = initial, stale_scores
-        self._model: Any = None
+    stale_scores: bool = False
+    """Whether scores told at older weights versions are fitted; if not, only those of the latest
+    version are, as long as there are `initial` of them."""
+
+
+Fits = TypeVar("Fits", bound=ModelledOptions)
+
+
+class Modelled(OptionedSearcher[Fits]):
+    """A searcher that fits a model once for every proposal; a subclass says which."""
+
+    random_start_option, elites_option = "initial", "parents"
+
+    _model: Any = None
 
     @abc.abstractmethod
     def fitted(self, rng: np.random.Generator, rows: npt.NDArray[np.intp]) -> Any:

@@ -11,15 +11,15 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from manyshot.plugins import STRICT, Positive, Probability
-from manyshot.search.base import BaseSearcher, Portion
+from manyshot.search.base import Portion
 from manyshot.search.chosen import chosen
-from manyshot.search.limit import Limit
+from manyshot.search.optioned import OptionedSearcher, VersionedOptions
 from manyshot.search.survivors import Survivors
 from manyshot.space import Arch, SearchSpace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
-class NEvoNASOptions:
+class NEvoNASOptions(VersionedOptions):
     """The options of `NEvoNAS`; the defaults are those of its public code."""
 
     neighbours: Positive = 5
@@ -34,16 +34,9 @@ class NEvoNASOptions:
     mutation_probability: Probability = 0.1
     """Probability that a decision of a child is redrawn, perhaps to the same option."""
 
-    attempts: Positive = 500
-    """Random draws per network wanted before giving up."""
-
-    stale_scores: bool = False
-    """Whether scores told at older weights versions compete (the public code, whose survivors keep
-    their scores); if not, only scores of the latest version do, as long as there are any."""
-
 
 @final
-class NEvoNAS(BaseSearcher):
+class NEvoNAS(OptionedSearcher[NEvoNASOptions]):
     """Maximises score and novelty at once by NSGA-II, so that a search stays varied.
 
     The novelty of an architecture is its mean distance to the nearest others of the archive, which
@@ -58,40 +51,16 @@ class NEvoNAS(BaseSearcher):
     training of the supernet between generations are the paper's. The distance, the archive without
     a threshold, the neighbours (5 are its default) and the probabilities are the public code's,
     which breeds vectors of numbers, where an architecture is the largest of each group, by
-    simulated binary crossover and polynomial mutation. Ours are crossover and mutation of
+    simulated binary crossover and polynomial mutation; its survivors keep their scores, as with
+    `stale_scores`. Ours are crossover and mutation of
     decisions, novelty that is measured anew as the archive grows, decisions that do not matter in
     an architecture left out of its pairs, and the limits.
-
-    Attributes:
-        history: what was told.
-        random_start: see `LearnsFromScores`.
-        stale_scores: likewise.
-        top_ups: random networks proposed since construction for want of children.
     """
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        *,
-        seed: int,
-        limits: Sequence[Limit] = (),
-        sampler: object = None,
-        options: NEvoNASOptions | None = None,
-    ) -> None:
-        """Makes a searcher; see `BaseSearcher`.
+    random_start_option = "population"
 
-        Args:
-            space: what is searched.
-            seed: the seed of the random stream.
-            limits: alternatives, of which each proposal satisfies one.
-            sampler: the one that the supernet was trained by, which may have a pool.
-            options: what novelty is, sizes of generations, and probabilities.
-        """
-        self.options = options = options or NEvoNASOptions()
-        super().__init__(
-            space, seed=seed, limits=limits, sampler=sampler, attempts=options.attempts
-        )
-        self.random_start, self.stale_scores = options.population, options.stale_scores
+    def set_up(self) -> None:
+        """Nothing is measured yet."""
         self._points_N2 = np.zeros((0, 2))
 
     def prepare(self, rng: np.random.Generator) -> None:

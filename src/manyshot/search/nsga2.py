@@ -10,17 +10,18 @@ import numpy.typing as npt
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from manyshot.plugins import STRICT, Positive, Probability
-from manyshot.search.base import BaseSearcher, Portion
+from manyshot.plugins import STRICT, Probability
+from manyshot.search.base import Portion
 from manyshot.search.leading import Leading
 from manyshot.search.limit import Cost, Limit, any_of
+from manyshot.search.optioned import OptionedSearcher, VersionedOptions
 from manyshot.search.pareto import non_dominated
 from manyshot.search.survivors import Survivors
 from manyshot.space import Arch, SearchSpace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
-class NSGA2Options:
+class NSGA2Options(VersionedOptions):
     """The options of `NSGA2`."""
 
     objective: Limit | Cost | None = None
@@ -36,16 +37,9 @@ class NSGA2Options:
     mutation_probability: Probability = 0.1
     """Probability that a decision of a child is redrawn, perhaps to the same option."""
 
-    attempts: Positive = 500
-    """Random draws per network wanted before giving up."""
-
-    stale_scores: bool = False
-    """Whether scores told at older weights versions compete; if not, only scores of the latest
-    version do, as long as there are any."""
-
 
 @final
-class NSGA2(BaseSearcher):
+class NSGA2(OptionedSearcher[NSGA2Options]):
     """Maximises the score and minimises one cost at once, within hard limits.
 
     Non-dominated sorting and crowding distances are pymoo's. Survivors are chosen from everything
@@ -57,13 +51,9 @@ class NSGA2(BaseSearcher):
     doi:10.1109/4235.996017). It differs in that survivors are chosen from everything told, that
     nothing is proposed twice, and in the operators, which are the space's own; equal crowding is
     settled by tuple order among survivors and at random in tournaments.
-
-    Attributes:
-        history: what was told.
-        random_start: see `LearnsFromScores`.
-        stale_scores: likewise.
-        top_ups: random networks proposed since construction for want of children.
     """
+
+    random_start_option = "population"
 
     def __init__(
         self,
@@ -86,7 +76,7 @@ class NSGA2(BaseSearcher):
         Raises:
             ValueError: if there is neither an objective nor a limit.
         """
-        self.options = options = options or NSGA2Options()
+        options = options or NSGA2Options()
         objective = options.objective or next(iter(limits), None)
         if objective is None:
             raise ValueError(
@@ -98,10 +88,9 @@ class NSGA2(BaseSearcher):
             seed=seed,
             limits=[any_of(limits)] if len(limits) > 1 else limits,
             sampler=sampler,
-            attempts=options.attempts,
+            options=options,
             costs={"the objective": objective.cost if isinstance(objective, Limit) else objective},
         )
-        self.random_start, self.stale_scores = options.population, options.stale_scores
         self._leading, self._known = Leading(options.population), 0
 
     def fill(self, portion: Portion) -> None:

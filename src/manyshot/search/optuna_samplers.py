@@ -10,9 +10,9 @@ import numpy as np
 from pydantic.dataclasses import dataclass
 
 from manyshot.plugins import STRICT, Positive
-from manyshot.search.base import BaseSearcher, Portion
+from manyshot.search.base import Portion
 from manyshot.search.draft import CHILD_ATTEMPTS
-from manyshot.search.limit import Limit
+from manyshot.search.optioned import OptionedSearcher, SearcherOptions
 from manyshot.space import Arch, SearchSpace
 
 Draw = Callable[[], Arch]
@@ -20,7 +20,7 @@ Sampler = Literal["tpe", "gp", "cma_es", "random"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
-class OptunaOptions:
+class OptunaOptions(SearcherOptions):
     """The options of `OptunaSearch`."""
 
     sampler: Sampler = "tpe"
@@ -33,12 +33,9 @@ class OptunaOptions:
     parents: Positive = 10
     """How many of the best `elites` returns, for each limit."""
 
-    attempts: Positive = 500
-    """Random draws per network wanted before giving up."""
-
 
 @final
-class OptunaSearch(BaseSearcher):
+class OptunaSearch(OptionedSearcher[OptunaOptions]):
     """Random networks first, then what a sampler of Optuna proposes.
 
     A decision between numbers is an integer, the index of its option; any other is a category, but
@@ -56,40 +53,16 @@ class OptunaSearch(BaseSearcher):
     `cmaes` is told every full population, in the order of first tells, from the same start as
     Optuna's, and begins anew when it has converged. Ours: limits, canonical networks, and seeds
     that make a search a function of what it was told.
-
-    Attributes:
-        history: what was told.
-        random_start: see `LearnsFromScores`.
-        stale_scores: likewise; all scores count.
     """
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        *,
-        seed: int,
-        limits: Sequence[Limit] = (),
-        sampler: object = None,
-        options: OptunaOptions | None = None,
-    ) -> None:
-        """Makes a searcher; see `BaseSearcher`.
+    random_start_option, elites_option = "initial", "parents"
 
-        Args:
-            space: what is searched.
-            seed: the seed of the random stream.
-            limits: alternatives, of which each proposal satisfies one.
-            sampler: the one that the supernet was trained by, which may have a pool.
-            options: the sampler of Optuna.
+    def set_up(self) -> None:
+        """Makes a sampler of Optuna for each limit.
 
         Raises:
             ValueError: if Optuna or cmaes is not installed.
         """
-        self.options = options = options or OptunaOptions()
-        attempts, keep = options.attempts, options.parents
-        super().__init__(
-            space, seed=seed, limits=limits, sampler=sampler, attempts=attempts, keep=keep
-        )
-        self.random_start = options.initial
         try:
             self._learners = [self._learner() for _ in self.budgets.each]
         except ImportError as error:

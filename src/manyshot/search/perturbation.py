@@ -16,10 +16,11 @@ import numpy.typing as npt
 from pydantic.dataclasses import dataclass
 
 from manyshot.plugins import STRICT, Positive
-from manyshot.search.base import BaseSearcher, Portion
+from manyshot.search.base import Portion
 from manyshot.search.chosen import held
 from manyshot.search.draft import CHILD_ATTEMPTS
 from manyshot.search.limit import Limit, within
+from manyshot.search.optioned import OptionedSearcher, SearcherOptions
 from manyshot.seeding import numpy_rng
 from manyshot.space import Arch, SearchSpace
 
@@ -28,7 +29,7 @@ _LISTED = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
-class PerturbationOptions:
+class PerturbationOptions(SearcherOptions):
     """The options of `Perturbation`; their defaults are ours."""
 
     samples: Positive = 30
@@ -38,12 +39,9 @@ class PerturbationOptions:
     keep: Positive = 10
     """How many of the best `elites` returns, for each limit."""
 
-    attempts: Positive = 500
-    """Random draws per network wanted before giving up."""
-
 
 @final
-class Perturbation(BaseSearcher):
+class Perturbation(OptionedSearcher[PerturbationOptions]):
     """Takes decisions one by one: of each the option is kept whose removal hurts most.
 
     Decisions come in random order. Proposals are random networks within the limits with the options
@@ -69,12 +67,10 @@ class Perturbation(BaseSearcher):
     samples are shared. The paper's second stage, which inputs of a node to keep, is left out.
 
     Attributes:
-        history: what was told.
         order: the positions of decisions in the order in which they are taken.
-        random_start: see `LearnsFromScores`.
-        stale_scores: likewise.
-        top_ups: random networks proposed since construction for want of some with what is kept.
     """
+
+    random_start_option, elites_option = "samples", "keep"
 
     def __init__(
         self,
@@ -84,7 +80,7 @@ class Perturbation(BaseSearcher):
         limits: Sequence[Limit] = (),
         options: PerturbationOptions | None = None,
     ) -> None:
-        """Makes a searcher; see `BaseSearcher`.
+        """Makes a searcher; see `OptionedSearcher`.
 
         Args:
             space: what is searched.
@@ -92,14 +88,10 @@ class Perturbation(BaseSearcher):
             limits: alternatives, of which each proposal satisfies one.
             options: how many scores a decision takes.
         """
-        self.options = options = options or PerturbationOptions()
-        super().__init__(
-            space, seed=seed, limits=limits, attempts=options.attempts, keep=options.keep
-        )
+        super().__init__(space, seed=seed, limits=limits, options=options)
         self.order: tuple[int, ...] = tuple(
             numpy_rng(seed, "perturbation").permutation(len(space)).tolist()
         )
-        self.random_start = options.samples
         self._held = np.zeros((0, len(space)), dtype=np.int64)
         self._listed: dict[tuple[int, tuple[tuple[int, int], ...]], list[Arch]] = {}
 

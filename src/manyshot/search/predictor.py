@@ -17,9 +17,16 @@ from pydantic.dataclasses import dataclass
 
 from manyshot.plugins import STRICT, Positive
 from manyshot.search.base import Portion
-from manyshot.search.limit import Limit, within
-from manyshot.search.modelled import Features, Modelled, best_in_turn, networks, one_hot
-from manyshot.space import Arch, SearchSpace
+from manyshot.search.limit import within
+from manyshot.search.modelled import (
+    Features,
+    Modelled,
+    ModelledOptions,
+    best_in_turn,
+    networks,
+    one_hot,
+)
+from manyshot.space import Arch
 
 _RIDGE = 0.1
 """Of the regression, for scores of unit variance and a kernel that is 4 at most."""
@@ -38,11 +45,8 @@ Predict = Callable[[Features], npt.NDArray[np.float64]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
-class PredictorOptions:
+class PredictorOptions(ModelledOptions):
     """The options of `WeakPredictor`."""
-
-    initial: Annotated[int, Field(ge=2)] = 20
-    """Random architectures told before the first fit."""
 
     top: Positive = 100
     """Proposals are a uniform sample of so many predicted best that are new (the paper's 100)."""
@@ -53,21 +57,12 @@ class PredictorOptions:
     proposes the like of its best again and again. Without any, see `top`."""
 
     pool: Positive = 2000
-    """Architectures predicted for each limit, in a space too large to be predicted as a whole."""
-
-    parents: Positive = 10
-    """The best of each limit: `elites` returns them, half of a pool are their mutants."""
-
-    attempts: Positive = 500
-    """Random draws per network wanted before giving up."""
-
-    stale_scores: bool = False
-    """Whether scores told at older weights versions are fitted; if not, only those of the latest
-    version are, as long as there are `initial` of them."""
+    """Architectures predicted for each limit, in a space too large to be predicted as a whole; half
+    of them are mutants of the `parents`."""
 
 
 @final
-class WeakPredictor(Modelled):
+class WeakPredictor(Modelled[PredictorOptions]):
     """Random networks first, then a sample of those that a regression on all scores puts on top.
 
     The regression is ridge regression on options and on pairs of options, written as a kernel of
@@ -83,42 +78,10 @@ class WeakPredictor(Modelled):
     predictor (theirs is an MLP, a regression tree or a random forest), in that all but the newest
     2,000 are forgotten, in the pool of a large space, in the limits, and in `members`, whose idea
     is that of Osband & Van Roy 2015 (arXiv:1507.00300).
-
-    Attributes:
-        history: what was told.
-        random_start: see `LearnsFromScores`.
-        stale_scores: likewise.
     """
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        *,
-        seed: int,
-        limits: Sequence[Limit] = (),
-        sampler: object = None,
-        options: PredictorOptions | None = None,
-    ) -> None:
-        """Makes a searcher; see `BaseSearcher`.
-
-        Args:
-            space: what is searched.
-            seed: the seed of the random stream.
-            limits: alternatives, of which each proposal satisfies one.
-            sampler: the one that the supernet was trained by, which may have a pool.
-            options: when the first regression is fitted, and on what it chooses.
-        """
-        self.options = options = options or PredictorOptions()
-        super().__init__(
-            space,
-            seed=seed,
-            limits=limits,
-            sampler=sampler,
-            initial=options.initial,
-            parents=options.parents,
-            attempts=options.attempts,
-            stale_scores=options.stale_scores,
-        )
+    def set_up(self) -> None:
+        """Knows the networks of no budget yet."""
         self._legal: dict[int, tuple[Sequence[Arch], Features]] = {}
 
     def fitted(self, rng: np.random.Generator, rows: npt.NDArray[np.intp]) -> list[Predict]:

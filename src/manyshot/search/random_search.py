@@ -8,24 +8,22 @@ from typing import final
 from pydantic.dataclasses import dataclass
 
 from manyshot.plugins import STRICT, Positive
-from manyshot.search.base import BaseSearcher, Portion
+from manyshot.search.base import Portion
 from manyshot.search.limit import Limit
+from manyshot.search.optioned import OptionedSearcher, SearcherOptions
 from manyshot.space import SearchSpace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
-class RandomOptions:
+class RandomOptions(SearcherOptions):
     """The options of `RandomSearch`."""
 
     keep: Positive = 10
     """How many of the best `elites` returns, for each limit."""
 
-    attempts: Positive = 500
-    """Random draws per network wanted before giving up."""
-
 
 @final
-class RandomSearch(BaseSearcher):
+class RandomSearch(OptionedSearcher[RandomOptions]):
     """Uniform random networks within the limits, none proposed twice.
 
     With several limits each proposal is drawn for one of them in turn. It takes no sampler's pool,
@@ -33,10 +31,9 @@ class RandomSearch(BaseSearcher):
 
     Reference: Random search as a baseline (Li & Talwalkar 2019, arXiv:1902.07638, who found it hard
     to beat). Drawing without replacement over distinct networks is ours.
-
-    Attributes:
-        history: what was told.
     """
+
+    elites_option = "keep"
 
     def __init__(
         self,
@@ -46,7 +43,7 @@ class RandomSearch(BaseSearcher):
         limits: Sequence[Limit] = (),
         options: RandomOptions | None = None,
     ) -> None:
-        """Makes a searcher; see `BaseSearcher`.
+        """Makes a searcher; see `OptionedSearcher`.
 
         Args:
             space: what is searched.
@@ -54,10 +51,7 @@ class RandomSearch(BaseSearcher):
             limits: alternatives, of which each proposal satisfies one.
             options: how many it keeps, and how often it tries.
         """
-        self.options = options = options or RandomOptions()
-        super().__init__(
-            space, seed=seed, limits=limits, attempts=options.attempts, keep=options.keep
-        )
+        super().__init__(space, seed=seed, limits=limits, options=options)
 
     def fill(self, portion: Portion) -> None:
         """Leaves all to chance."""

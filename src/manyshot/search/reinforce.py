@@ -13,8 +13,8 @@ import numpy.typing as npt
 from pydantic.dataclasses import dataclass
 
 from manyshot.plugins import STRICT, AboveZero, Positive, Share
-from manyshot.search.base import BaseSearcher, Portion
-from manyshot.search.limit import Limit
+from manyshot.search.base import Portion
+from manyshot.search.optioned import OptionedSearcher, SearcherOptions
 from manyshot.space import Arch, SearchSpace
 
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8
@@ -22,7 +22,7 @@ _BETAS, _EPSILON = (0.9, 0.999), 1e-8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
-class ReinforceOptions:
+class ReinforceOptions(SearcherOptions):
     """The options of `Reinforce`."""
 
     lr: AboveZero = 0.01
@@ -35,12 +35,9 @@ class ReinforceOptions:
     parents: Positive = 10
     """How many of the best `elites` returns, for each limit."""
 
-    attempts: Positive = 500
-    """Random draws per network wanted before giving up."""
-
 
 @final
-class Reinforce(BaseSearcher):
+class Reinforce(OptionedSearcher[ReinforceOptions]):
     """Draws every decision from a softmax of its own, which each score told moves.
 
     The loss of an architecture is -log p * (score - average), with p its probability and the
@@ -62,38 +59,13 @@ class Reinforce(BaseSearcher):
     papers were not read. Ours: logits of zero at first, limits, that nothing is proposed twice,
     that an inactive decision gets no gradient, and that a score that is told again counts as if it
     had been the first.
-
-    Attributes:
-        history: what was told.
-        random_start: see `LearnsFromScores`.
-        stale_scores: likewise; all scores count.
     """
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        *,
-        seed: int,
-        limits: Sequence[Limit] = (),
-        sampler: object = None,
-        options: ReinforceOptions | None = None,
-    ) -> None:
-        """Makes a searcher; see `BaseSearcher`.
+    random_start, elites_option = 1, "parents"
 
-        Args:
-            space: what is searched.
-            seed: the seed of the random stream.
-            limits: alternatives, of which each proposal satisfies one.
-            sampler: the one that the supernet was trained by, which may have a pool.
-            options: how the policy moves.
-        """
-        self.options = options = options or ReinforceOptions()
-        attempts, keep = options.attempts, options.parents
-        super().__init__(
-            space, seed=seed, limits=limits, sampler=sampler, attempts=attempts, keep=keep
-        )
-        self.random_start = 1
-        self._policies = [_Policy(space, options) for _ in self.budgets.each]
+    def set_up(self) -> None:
+        """Begins with uniform policies."""
+        self._policies = [_Policy(self.space, self.options) for _ in self.budgets.each]
 
     def fill(self, portion: Portion) -> None:
         """Draws from the policy."""

@@ -40,23 +40,9 @@ SEARCHERS: dict[str, Callable[..., Searcher]] = {
 }
 """The searchers that come with manyshot."""
 
-RANDOM_START = {
-    "evolution": "population",
-    "regularised_evolution": "population",
-    "nsga2": "population",
-    "predictor": "initial",
-    "bananas": "initial",
-    "local": "starts",
-    "optuna": "initial",
-    "nevonas": "population",
-    "dc_nas": "initial",
-    "perturbation": "samples",
-}
-"""By searcher, the option that says how many architectures it draws at random at first."""
-
-RANDOM_START_BY_SPACE = {"mct": "rollouts"}
-"""Likewise where the space and the sampler have a say too, so that settings alone do not tell how
-many that are."""
+START_BY_SPACE = frozenset({"mct"})
+"""Those of which the space and the sampler have a say in `random_start`, so that settings alone do
+not tell how many that are."""
 
 
 def make_searcher(
