@@ -187,13 +187,24 @@ def test_a_folder_that_is_removed_stays_removed(tmp_path):
     assert not folder.exists()
 
 
-def test_a_full_disk_says_so(tmp_path, monkeypatch):
-    def full(handle):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "the disk is full, so .*log.jsonl was not written: make room, then resume"),
+        (errno.EROFS, "can only be read, so .*log.jsonl was not written: let it be written to"),
+        (errno.EACCES, "is not allowed, so .*log.jsonl was not written: give this user the right"),
+        (errno.EIO, os.strerror(errno.EIO)),
+    ],
+)
+def test_a_disk_that_takes_nothing_says_so(tmp_path, monkeypatch, number, words):
+    def refuses(handle):
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match=r"the disk is full, so .*log.jsonl was not written: make"):
-        records.append(tmp_path / "log.jsonl", {"x": 1})
+    monkeypatch.setattr(os, "fsync", refuses)
+    for write in (records.append, records.write_json):
+        with pytest.raises(OSError, match=words) as caught:
+            write(tmp_path / "log.jsonl", {"x": 1})
+        assert caught.value.errno == number
 
 
 def test_a_scheduler_may_end_a_command(tmp_path):

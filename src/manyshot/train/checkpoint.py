@@ -7,7 +7,7 @@ import json
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, final
 
 import torch
 from safetensors.torch import load, save
@@ -25,9 +25,44 @@ class CheckpointError(ValueError):
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Writes tensors and plain values atomically, to be read by `load_checkpoint`."""
-    with atomic(path) as temporary:
-        torch.save({"schema": SCHEMA, **state}, temporary)
+    """Writes tensors and plain values atomically, to be read by `load_checkpoint`.
+
+    Raises:
+        OSError: if the disk is full, or may not be written to.
+    """
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        sink = _Sink(file)
+        try:
+            torch.save({"schema": SCHEMA, **state}, sink)
+        except RuntimeError as error:
+            if sink.error is not None:
+                raise sink.error from error
+            raise
+
+
+@final
+class _Sink:
+    """A file to write to that remembers an error of the disk, in place of which torch gives others.
+
+    Attributes:
+        error: the error, if there was one.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Writes bytes, and returns how many."""
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        """Hands what is held back to the disk."""
+        self._file.flush()
 
 
 def load_checkpoint(path: Path, fingerprint: str | None = None) -> dict[str, Any]:
