@@ -207,6 +207,23 @@ def test_a_disk_that_takes_nothing_says_so(tmp_path, monkeypatch, number, words)
         assert caught.value.errno == number
 
 
+def test_a_disk_that_takes_nothing_does_not_hide_why_a_command_ended(tmp_path, monkeypatch):
+    def refuses(path, missing_ok=False):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    with (
+        pytest.raises(ValueError, match="why"),
+        monkeypatch.context() as patch,
+        writing.writing(tmp_path, "run"),
+    ):
+        patch.setattr(type(tmp_path), "unlink", refuses)
+        raise ValueError("why")
+    assert (tmp_path / "lock.json").exists()
+    with writing.writing(tmp_path, "run"):
+        pass
+    assert not (tmp_path / "lock.json").exists()
+
+
 def test_a_scheduler_may_end_a_command(tmp_path):
     """SIGTERM is said in one line, and what is done stays done."""
     command = [sys.executable, "-m", "manyshot", "run", "--set", "train.epochs=500", "--out", "r"]
