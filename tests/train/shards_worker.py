@@ -26,7 +26,7 @@ RUNS: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
     "vit": (ms.zoo.tiny_vit, {**ADAM, "precision": "bf16", "mixup": 0.2}),
     "paths": (
         lambda: ms.zoo.tiny(width=4),
-        {**ADAM, "sampler": "fair", "epochs": 4, "dtype": torch.float64},
+        {**ADAM, "sampler": "fair", "dtype": torch.float64},
     ),
 }
 """Networks, and how they train."""
@@ -35,7 +35,7 @@ RUNS: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
 def trained(
     name: str, shard: bool, folder: Path | None, sampler: Any = None
 ) -> tuple[ms.Supernet, Trainer]:
-    """A network after its training, of three steps an epoch, and what trained it."""
+    """A network after its training of three steps, and what trained it."""
     make, options = RUNS[name]
     options = {"epochs": 1, "batch_size": 32, "checkpoint_steps": 2, **options}
     dtype = options.pop("dtype", torch.float32)

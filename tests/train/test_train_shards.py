@@ -33,7 +33,7 @@ def test_weights_are_those_of_whole_copies_bit_for_bit(ranks, name):
 
 @pytest.mark.parametrize("name", ["cnn", "paths"])
 def test_they_differ_by_the_order_of_sums_alone(ranks, name):
-    """In parts, clipped, by SGD; and twelve steps of AdamW on several paths each."""
+    """In parts, clipped, by SGD, and by AdamW of the sums over several paths a step."""
     for result in ranks[1]:
         one, two = result[name, False]["weights"], result[name, True]["weights"]
         for tensor_name, tensor in one.items():
