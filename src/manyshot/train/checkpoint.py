@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, final
+from typing import Any, final
 
 import torch
 from safetensors.torch import load, save
@@ -30,39 +31,32 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     Raises:
         OSError: if the disk is full, or may not be written to.
     """
-    with atomic(path) as temporary, temporary.open("wb") as file:
-        sink = _Sink(file)
+    with atomic(path) as temporary, _Remembering(io.FileIO(temporary, "w")) as file:
         try:
-            torch.save({"schema": SCHEMA, **state}, sink)
+            torch.save({"schema": SCHEMA, **state}, file)
         except RuntimeError as error:
-            if sink.error is not None:
-                raise sink.error from error
+            if file.error is not None:
+                raise file.error from error
             raise
 
 
 @final
-class _Sink:
-    """A file to write to that remembers an error of the disk, in place of which torch gives others.
+class _Remembering(io.BufferedWriter):
+    """A file that remembers an error of the disk, in place of which torch raises one of its own.
 
     Attributes:
         error: the error, if there was one.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.error: OSError | None = None
+    error: OSError | None = None
 
-    def write(self, data: bytes | memoryview) -> int:
+    def write(self, buffer: Any, /) -> int:
         """Writes bytes, and returns how many."""
         try:
-            return self._file.write(data)
+            return super().write(buffer)
         except OSError as error:
             self.error = error
             raise
-
-    def flush(self) -> None:
-        """Hands what is held back to the disk."""
-        self._file.flush()
 
 
 def load_checkpoint(path: Path, fingerprint: str | None = None) -> dict[str, Any]:
