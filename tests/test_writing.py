@@ -187,13 +187,41 @@ def test_a_folder_that_is_removed_stays_removed(tmp_path):
     assert not folder.exists()
 
 
-def test_a_full_disk_says_so(tmp_path, monkeypatch):
-    def full(handle):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "the disk is full, so .*log.jsonl was not written: make room, then resume"),
+        (errno.EROFS, "can only be read, so .*log.jsonl was not written: let it be written to"),
+        (errno.EACCES, "is not allowed, so .*log.jsonl was not written: give this user the right"),
+        (errno.EIO, os.strerror(errno.EIO)),
+    ],
+)
+def test_a_disk_that_takes_nothing_says_so(tmp_path, monkeypatch, number, words):
+    def refuses(handle):
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match=r"the disk is full, so .*log.jsonl was not written: make"):
-        records.append(tmp_path / "log.jsonl", {"x": 1})
+    monkeypatch.setattr(os, "fsync", refuses)
+    for write in (records.append, records.write_json):
+        with pytest.raises(OSError, match=words) as caught:
+            write(tmp_path / "log.jsonl", {"x": 1})
+        assert caught.value.errno == number
+
+
+def test_a_disk_that_takes_nothing_does_not_hide_why_a_command_ended(tmp_path, monkeypatch):
+    def refuses(path, missing_ok=False):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    with (
+        pytest.raises(ValueError, match="why"),
+        monkeypatch.context() as patch,
+        writing.writing(tmp_path, "run"),
+    ):
+        patch.setattr(type(tmp_path), "unlink", refuses)
+        raise ValueError("why")
+    assert (tmp_path / "lock.json").exists()
+    with writing.writing(tmp_path, "run"):
+        pass
+    assert not (tmp_path / "lock.json").exists()
 
 
 def test_a_scheduler_may_end_a_command(tmp_path):

@@ -29,6 +29,12 @@ wrote: Callable[[Path], None] = lambda path: None  # noqa: E731
 _WAY_OUT = "restore it from a copy, or delete it and resume: what it held is made again"
 _TORN = ".manyshot-part"
 """In the names of temporary files, before the suffix."""
+_DISK = (
+    ({errno.ENOSPC, errno.EDQUOT}, "the disk is full", "make room"),
+    ({errno.EROFS}, "the disk can only be read", "let it be written to"),
+    ({errno.EACCES, errno.EPERM}, "writing there is not allowed", "give this user the right"),
+)
+"""Numbers of errors that a disk gives rise to, what they mean, and the way out."""
 
 
 class RecordError(ValueError):
@@ -136,7 +142,7 @@ def atomic(path: Path) -> Iterator[Path]:
         RecordError: if the folder is not there (any more).
     """
     _check_folder(path.parent)
-    with _full_disk_said(path):
+    with _disk_said(path):
         handle, name = tempfile.mkstemp(f"{_TORN}{path.suffix}", f".{path.stem}.", path.parent)
         os.close(handle)
         temporary = Path(name)
@@ -153,16 +159,21 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _full_disk_said(path: Path) -> Iterator[None]:
-    """An error for want of space says of which file it is, and what to do."""
+def _disk_said(path: Path) -> Iterator[None]:
+    """An error for want of space, or of the right to write, names the file and the way out.
+
+    Raises:
+        OSError: of the same number, then; others stay as they are.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise OSError(
-            error.errno, f"the disk is full, so {path} was not written: make room, then resume"
-        ) from error
+        for numbers, why, way_out in _DISK:
+            if error.errno in numbers:
+                raise OSError(
+                    error.errno, f"{why}, so {path} was not written: {way_out}, then resume"
+                ) from error
+        raise
 
 
 def sha256_of(path: Path) -> str:
@@ -281,7 +292,7 @@ def append(path: Path, record: Record | Mapping[str, Any]) -> None:
     """Adds one line to a `.jsonl` file, durably."""
     line = json.dumps(_plain(record), allow_nan=False) + "\n"
     _check_folder(path.parent)
-    with _full_disk_said(path), open(path, "a", encoding="utf-8", opener=_no_link) as file:
+    with _disk_said(path), open(path, "a", encoding="utf-8", opener=_no_link) as file:
         file.write(line)
         file.flush()
         os.fsync(file.fileno())

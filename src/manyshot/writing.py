@@ -160,7 +160,8 @@ def writing(folder: Path, doing: str, kind: Kind = "run") -> Iterator[None]:
             raise
         finally:
             if records.is_held(folder):
-                note.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # of the disk: why the block ended says more
+                    note.unlink(missing_ok=True)
                 if new and [path.name for path in folder.glob("*")] == [LOCK]:
                     (folder / LOCK).unlink()
                     with contextlib.suppress(OSError):  # somebody has put something there just now

@@ -31,15 +31,17 @@ def shards(folder, tmp_path):
     return root
 
 
-def batches(splits, workers=0):
+def batches(splits, workers=0, size=3, rank=0, world=1):
     made = Batches(
         splits.train,
-        3,
+        size,
         mean=splits.mean,
         std=splits.std,
         seed=3,
         augment=Augment(crop_scale=(0.3, 0.8), flip=True),
         workers=workers,
+        rank=rank,
+        world=world,
     )
     return made, [batch for epoch in range(2) for batch in made.epoch(epoch)]
 
@@ -68,6 +70,17 @@ def test_split_order_and_batches_are_those_of_the_folder(folder, shards, memory)
     assert same(seen, expected)
     step = len(made) - 1
     assert same([*made.epoch(1, start=step)], expected[len(made) + step :])
+
+
+def test_processes_share_the_images_that_one_reads(shards):
+    splits = load("shards", root=shards, image_size=8, validation=4, seed=2, memory=0)
+    _, whole = batches(splits, size=4)
+    shares = [batches(splits, size=4, rank=rank, world=2)[1] for rank in (0, 1)]
+    joined = [
+        tuple(torch.cat(parts) for parts in zip(*pair, strict=True))
+        for pair in zip(*shares, strict=True)
+    ]
+    assert len(whole) == 4 and same(joined, whole)
 
 
 def test_a_shard_is_read_once_until_it_changes(shards, monkeypatch):

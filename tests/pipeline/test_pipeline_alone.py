@@ -94,6 +94,22 @@ def test_a_command_that_is_killed_while_workers_train_goes_on(base, one, tmp_pat
         check_same(one[0], copy)
 
 
+@pytest.mark.parametrize("teacher", ["supernet", "network"])
+def test_workers_are_taught_as_this_process_is(base, tmp_path, teacher):
+    """By architectures of the supernet together, or by that of another run."""
+    more = {
+        "supernet": ("finish.taught_by=['largest', '0-0-0-0']", "finish.distillation.name=ae_kd"),
+        "network": (f"teacher.run={str(base[0])!r}", "teacher.arch=largest"),
+    }
+    recipe = small(f"finish.teacher={teacher}", *more[teacher], "controls.random=2")
+    results = [
+        run(recipe, tmp_path / name, trained=base[0], workers=workers)
+        for name, workers in (("one", None), ("two", helped(Pretended(2))))
+    ]
+    check_same(tmp_path / "one", tmp_path / "two")
+    assert timeless(results[0]) == timeless(results[1])
+
+
 def test_who_cannot_be_sent_is_finished_here_and_that_is_said(base, one, tmp_path, monkeypatch):
     own = Lessons.of
 

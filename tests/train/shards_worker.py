@@ -24,6 +24,10 @@ RUNS: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
         {"ema": 0.9, "clip_norm": 0.5, "accumulate": 2, "dtype": torch.float64},
     ),
     "vit": (ms.zoo.tiny_vit, {**ADAM, "precision": "bf16", "mixup": 0.2}),
+    "paths": (
+        lambda: ms.zoo.tiny(width=4),
+        {**ADAM, "sampler": "fair", "dtype": torch.float64},
+    ),
 }
 """Networks, and how they train."""
 

@@ -1,5 +1,8 @@
 """Weights on disk: what is saved is what is loaded, and nothing else loads."""
 
+import os
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors import safe_open
@@ -7,6 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import manyshot as ms
+from manyshot import records
 from manyshot.train import CheckpointError, load_weights, save_weights
 from manyshot.train.checkpoint import digest, load_checkpoint, save_checkpoint
 
@@ -136,3 +140,21 @@ def test_a_digest_depends_on_names_and_values():
     assert digest({"a": one, "b": two}) == digest({"b": two, "a": one})
     assert digest({"a": one, "b": two}) != digest({"a": two, "b": one})
     assert digest({"a": torch.zeros(1, dtype=torch.bfloat16), "b": torch.tensor(3)})
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is always full")
+@pytest.mark.parametrize("numbers", [10, 10**6])
+def test_a_checkpoint_on_a_full_disk_says_so(tmp_path, monkeypatch, numbers):
+    """Torch alone says `unexpected pos 896 vs 790`, whether at a tensor or at the end."""
+    path, link = tmp_path / "trainer.pt", tmp_path / ".trainer.manyshot-part.pt"
+    save_checkpoint(path, {"step": 1})
+    before = path.read_bytes()
+
+    def on_a_full_disk(suffix, prefix, folder):
+        link.symlink_to("/dev/full")
+        return os.open("/dev/full", os.O_WRONLY), str(link)
+
+    monkeypatch.setattr(records.tempfile, "mkstemp", on_a_full_disk)
+    with pytest.raises(OSError, match=f"the disk is full, so {path} was not written: make room"):
+        save_checkpoint(path, {"step": 2, "weights": torch.ones(numbers)})
+    assert path.read_bytes() == before and [*tmp_path.iterdir()] == [path]

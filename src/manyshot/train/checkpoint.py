@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import torch
 from safetensors.torch import load, save
@@ -25,9 +26,37 @@ class CheckpointError(ValueError):
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Writes tensors and plain values atomically, to be read by `load_checkpoint`."""
-    with atomic(path) as temporary:
-        torch.save({"schema": SCHEMA, **state}, temporary)
+    """Writes tensors and plain values atomically, to be read by `load_checkpoint`.
+
+    Raises:
+        OSError: if the disk is full, or may not be written to.
+    """
+    with atomic(path) as temporary, _Remembering(io.FileIO(temporary, "w")) as file:
+        try:
+            torch.save({"schema": SCHEMA, **state}, file)
+        except RuntimeError as error:
+            if file.error is not None:
+                raise file.error from error
+            raise
+
+
+@final
+class _Remembering(io.BufferedWriter):
+    """A file that remembers an error of the disk, in place of which torch raises one of its own.
+
+    Attributes:
+        error: the error, if there was one.
+    """
+
+    error: OSError | None = None
+
+    def write(self, buffer: Any, /) -> int:
+        """Writes bytes, and returns how many."""
+        try:
+            return super().write(buffer)
+        except OSError as error:
+            self.error = error
+            raise
 
 
 def load_checkpoint(path: Path, fingerprint: str | None = None) -> dict[str, Any]:

@@ -318,7 +318,8 @@ def trained_by(
                         yield waiting.pop(turn).state
                         turn += 1
     finally:
-        records.remove_torn(subnets)  # what a lost worker left
+        with contextlib.suppress(OSError):  # of the disk: why a worker ended says more
+            records.remove_torn(subnets)  # what a lost worker left; the next command looks too
 
 
 def _steps_in(log: Path) -> int:
