@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from manyshot.plugin_options import Option
-from manyshot.slots import slot_of
 from pydantic.dataclasses import dataclass
 
 import manyshot.search as search
+from manyshot.manual.options import Option
+from manyshot.manual.slots import slot_of
 from manyshot.plugins import STRICT, Positive
 from manyshot.search import (
     SEARCHERS,
