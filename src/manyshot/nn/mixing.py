@@ -180,15 +180,13 @@ def combine(code: Tensor, stack: Tensor, index: Index = (), *, compensate: bool 
     """
     if len(stack) == 1:
         return crop(stack.squeeze(0), index)
+    plain = not compensate or not torch.is_grad_enabled()
     last = memory_format(stack[0]) == torch.channels_last
     cut = take(stack, (slice(None), *index)) if index else stack
     ordered = cut.permute(0, 1, 3, 4, 2) if last else cut
     with without_autocast(stack.device.type):
         weights, rows = code.to(stack), ordered.reshape(len(stack), -1)
-        if compensate and torch.is_grad_enabled():
-            flat = _Compensated.apply(weights, rows)
-        else:
-            flat = weights.unsqueeze(0) @ rows
+        flat = weights.unsqueeze(0) @ rows if plain else _Compensated.apply(weights, rows)
     merged = flat.view(ordered.shape[1:])
     return merged.permute(0, 3, 1, 2) if last else merged
 
