@@ -269,18 +269,18 @@ def test_space_for_people(call):
             "there is no recipe none.toml, neither a file nor one that comes with manyshot; "
             "`manyshot recipes` lists these",
         ),
-        (["run", "--set", "train.epoch=3"], "the default recipe: unknown key 'train.epoch'; did "
-         "you mean 'epochs'?"),
+        (["run", "--set", "train.epoch=3"], "--set 'train.epoch=3', on the default recipe: unknown "
+         "key 'train.epoch'; did you mean 'train.epochs'?"),
         (["run", "--set", "train.lr"], "--set 'train.lr' is not of the form section.key=value"),
         (["run", "--resume", "x", "--out", "y"], "Invalid value: --resume goes on with a run as it "
          "is: give no recipe, --set, --out"),
         (["run", "r.toml", "--resume", "x"], "Invalid value: --resume goes on with a run as it is: "
          "give no recipe, --set, --out"),
-        (["run", "--resume", "x"], "Invalid value: x is not a run: it has no recipe.toml"),
-        (["search", "x"], "Invalid value: x is not a run: it has no recipe.toml"),
+        (["run", "--resume", "x"], "Invalid value: there is no folder x; nor is there a run near it"),
+        (["search", "x"], "Invalid value: there is no folder x; nor is there a run near it"),
         (["search", "x", "--set", "seed=1"], "Invalid value: other settings need another folder: "
          "give --out too"),
-        (["export", "x", "--arch", "0"], "Invalid value: x is not a run: it has no recipe.toml"),
+        (["export", "x", "--arch", "0"], "Invalid value: there is no folder x; nor is there a run near it"),
         (["space", "--set", "device=abacus"], None),
         (["space", "--samples", "0"], None),
         (["search"], None),
@@ -437,7 +437,7 @@ class TestJudging:
         assert (code, err) == (0, "")  # nothing was left to do
         assert len(records.read_lines(Path("truth/small/truth.jsonl"))) == 1
         code, out, err = call("truth", *sets, "--of", "nowhere")
-        assert (code, out) == (2, "") and "nowhere is not a run" in err
+        assert (code, out) == (2, "") and "there is no folder nowhere" in err
 
     def test_rank(self, ranked):
         folder, (code, out, err) = ranked
@@ -475,10 +475,10 @@ class TestJudging:
     @pytest.mark.parametrize(
         ("words", "code", "said"),
         [
-            (["rank", "nowhere", "--truth", "x"], 2, "nowhere is not a run"),
+            (["rank", "nowhere", "--truth", "x"], 2, "there is no folder nowhere"),
             (["rank", "{}", "--truth", "x", "--local", "0"], 2, "--local is a share in (0, 1]"),
             (["truth", "--arch", "9-9"], 2, "--arch: "),
-            (["compare", "nowhere"], 2, "nowhere is not a run"),
+            (["compare", "nowhere"], 2, "there is no folder nowhere"),
             (["report", "nowhere"], 1, "nowhere"),
             (["truth", "--workers", "0"], 2, "--workers"),
         ],

@@ -16,13 +16,13 @@ from manyshot.pipeline.identity import load_final_weights
 from manyshot.progress import Progress
 from manyshot.recipe import GIVEN, Recipe, RecipeError, TaskSettings
 from manyshot.run_folder import (
-    RECIPE,
     RESULT,
     FinishLine,
     Result,
     RunFolder,
     VerdictRecord,
     WinnerRecord,
+    why_no_run,
 )
 from manyshot.shown import Shown
 from manyshot.space import Budget
@@ -260,7 +260,7 @@ class Run(Shown):
         """
         self.folder, self.files = Path(folder), RunFolder(folder)
         if not self.files.recipe_file.exists():
-            raise records.RecordError(f"{self.folder} is not a run: it has no {RECIPE}")
+            raise records.RecordError(why_no_run(self.folder))
         self.recipe, self._trust = self.files.recipe(), trust
         self._network, self._data = network, data
 

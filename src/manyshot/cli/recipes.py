@@ -16,6 +16,7 @@ from manyshot.cli.shared import (
     check_alone,
     command,
     echo,
+    is_terminal,
     loaded,
     progress,
     show,
@@ -108,7 +109,12 @@ def recipes_command(
                 f"--find {find!r}: no recipe speaks of that; manyshot recipes lists all"
             )
         plain = [asdict(recipe) | {"path": str(recipe.path)} for recipe in have]
-        show(plain, as_json, lambda: [recipes_table(have)] if details else recipes_list(have))
+        cut = is_terminal()
+        show(
+            plain,
+            as_json,
+            lambda: [recipes_table(have)] if details else recipes_list(have, cut=cut),
+        )
         return
     if find is not None or details:
         raise typer.BadParameter("--find and --details are for the list: leave the name out")

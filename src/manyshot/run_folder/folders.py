@@ -17,6 +17,7 @@ from manyshot.run_folder.beginning import (
 )
 from manyshot.run_folder.comparing import Comparison
 from manyshot.run_folder.finishing import FinishLine, PredictionsRecord, Result
+from manyshot.run_folder.near import why_no_run
 from manyshot.run_folder.parts import Count
 from manyshot.run_folder.ranking import MovedRanking, Ranking, RankScoreLine, TruthLine
 from manyshot.run_folder.searching import OrderLine, SearchLine, ShiftingLine
@@ -89,9 +90,7 @@ class _Folder:
             RecipeError: if it is damaged.
         """
         if not self.recipe_file.exists():
-            raise RecordError(
-                f"{self.path} has no {names.RECIPE}: give the folder that manyshot wrote to"
-            )
+            raise RecordError(why_no_run(self.path))
         recipe = Recipe.load(self.recipe_file)
         if "schema_version" not in recipe.model_fields_set:  # ours have every key
             raise RecordError(
