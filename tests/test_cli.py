@@ -26,6 +26,7 @@ TINY = [
     "search.name=random", "latency.warmup=0", "latency.repeats=1", "name=small",
     "controls={largest=false, random=0}",
 ]  # fmt: skip
+NO_RUN = "Invalid value: there is no folder x; nor is there a run near it"
 SETS = [word for override in TINY for word in ("--set", override)]
 
 
@@ -276,11 +277,11 @@ def test_space_for_people(call):
          "is: give no recipe, --set, --out"),
         (["run", "r.toml", "--resume", "x"], "Invalid value: --resume goes on with a run as it is: "
          "give no recipe, --set, --out"),
-        (["run", "--resume", "x"], "Invalid value: there is no folder x; nor is there a run near it"),
-        (["search", "x"], "Invalid value: there is no folder x; nor is there a run near it"),
+        (["run", "--resume", "x"], NO_RUN),
+        (["search", "x"], NO_RUN),
         (["search", "x", "--set", "seed=1"], "Invalid value: other settings need another folder: "
          "give --out too"),
-        (["export", "x", "--arch", "0"], "Invalid value: there is no folder x; nor is there a run near it"),
+        (["export", "x", "--arch", "0"], NO_RUN),
         (["space", "--set", "device=abacus"], None),
         (["space", "--samples", "0"], None),
         (["search"], None),

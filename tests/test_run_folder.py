@@ -334,7 +334,8 @@ def test_runs_near_a_path_that_is_none_are_named(tmp_path, monkeypatch):
     (tmp_path / "a_file").touch()
     listed = "runs/digits, runs/photos"
     for path, said in {
-        "digits": "there is no folder digits; did you mean runs/digits? Others near it: runs/photos",
+        "digits": "there is no folder digits; did you mean runs/digits? Others near it: "
+        "runs/photos",
         "runs/photo": "there is no folder runs/photo; did you mean runs/photos? Others near it: "
         "runs/digits",
         "zzz": f"there is no folder zzz; near it: {listed}",

@@ -31,7 +31,10 @@ from manyshot.cli.shared import (
 def init_command(
     data: Annotated[
         Path | None,
-        typer.Option(help="A folder with train/CLASS/*, or a data set; by default digits."),
+        typer.Option(
+            help="A folder with train/CLASS/* (and test/CLASS/* or val/CLASS/*) or train/*.tar, or "
+            "a data set; by default digits."
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("recipe.toml"),
     quiet: Quiet = False,

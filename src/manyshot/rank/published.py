@@ -241,9 +241,9 @@ def load_truth(name: str | Path, *, by: By = "score") -> TruthTable:
     missing = f"{path} holds no {TRUTH_LOG}" if path.is_dir() else f"{str(name)!r} does not exist"
     near = said_of_near(path, TRUTHS, TRUTH_LOG)
     raise TruthError(
-        f"truth {missing}: {f'{near}; or ' if near else ''}train networks alone first, with manyshot truth RECIPE (of a run "
-        f"RUN/{RECIPE}), and give the folder that it names, or its name; or give a .jsonl or .csv "
-        f"file, or a published table ({', '.join(PUBLISHED)})"
+        f"truth {missing}: {f'{near}; or ' if near else ''}train networks alone first, with "
+        f"manyshot truth RECIPE (of a run RUN/{RECIPE}), and give the folder that it names, or its "
+        f"name; or give a .jsonl or .csv file, or a published table ({', '.join(PUBLISHED)})"
     )
 
 
