@@ -185,7 +185,9 @@ def test_all_processes_train_as_long_as_the_first_took(monkeypatch):
 
 
 def test_minutes_are_for_runs_alone():
-    with pytest.raises(RecipeError, match="minutes .* are for runs, and a truth is to be the same"):
+    with pytest.raises(
+        RecipeError, match="minutes = 1.0 is for runs, .* a truth is to be the same"
+    ):
         Recipe.build({"truth": {"training": {"minutes": 1.0}}}, (), "here")
     with pytest.raises(ValueError, match="settings.minutes = 1.0 is for runs, .*: give epochs"):
         ms.fit(torch.nn.Linear(2, 2), [], settings=TrainingSettings(minutes=1.0))
@@ -280,8 +282,17 @@ def test_winners_that_learn_from_validation_images_too_need_fewer_epochs():
 def test_least_images_are_of_runs():
     with pytest.raises(ValueError, match="least_images = 5 is for runs"):
         ms.fit(torch.nn.Linear(1, 1), [], settings=TrainingSettings(least_images=5))
-    with pytest.raises(RecipeError, match="least_images are for runs"):
+    with pytest.raises(
+        RecipeError, match="least_images = 5 is for runs, .* leave least_images out"
+    ):
         Recipe.build({"truth": {"training": {"least_images": 5}}}, (), "here")
+    Recipe.build({"truth": {"training": {"least_images": 0}}}, (), "none is asked for")
+    data = [(torch.zeros(1), 0), (torch.ones(1), 1)] * 2
+    none = TrainingSettings(least_images=0, epochs=1, batch_size=2)
+    assert ms.fit(torch.nn.Linear(1, 2), data, settings=none).step == 2
+    late = {"epochs": 2, "snapshots": {"number": 1, "epochs": 3}, "least_images": 0}
+    with pytest.raises(RecipeError, match="the first snapshot would come when"):
+        Recipe.build({"train": late}, (), "0 adds no epochs")
 
 
 def test_an_epoch_of_all_images_may_be_timed(tmp_path):

@@ -53,7 +53,9 @@ def took(record: SecondsRecord) -> str:
         for name in get_args(RunPart)
         if record.seconds.get(name)
     ]
-    return f"It took {numbers.seconds(sum(record.seconds.values()))}: {', '.join(parts)}."
+    whole = numbers.seconds(sum(record.seconds.values()))
+    beside = "starting Python and drawing the page are not counted"
+    return f"It took {whole}: {', '.join(parts)}; {beside}."
 
 
 def winners(result: Result) -> Table:
