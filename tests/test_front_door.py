@@ -326,7 +326,7 @@ class TestRun:
         ms.run("short.toml", overrides=["seed=4"])
         assert done[0][0] == done[1][0] == done[2][0].model_copy(update={"seed": 0})
         assert done[2][0].seed == 4 and str(done[0][1]) == "runs/short"
-        with pytest.raises(RecipeError, match="did you mean 'epochs'"):
+        with pytest.raises(RecipeError, match="did you mean 'train.epochs'"):
             ms.run(train={"epoch": 1})
         with pytest.raises(RecipeError, match="cannot both be given"):
             ms.run("short.toml", train={"epochs": 1})

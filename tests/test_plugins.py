@@ -13,7 +13,7 @@ import pytest
 from torch import nn
 
 from manyshot.cost import CostTable
-from manyshot.plugins import build, checked, nearest
+from manyshot.plugins import SECTIONS, build, checked, nearest
 from manyshot.search import SEARCHERS, Limit, Searcher, make_searcher
 from manyshot.sharing import SHARINGS, Sharing, make_sharing
 from manyshot.space import Decision, SearchSpace
@@ -249,3 +249,10 @@ def test_checked_functions_still_say_what_python_says() -> None:
         double(3, time=3)  # type: ignore[call-arg]
     with pytest.raises(ValueError, match="double: times = '3': Input should be a valid integer"):
         double(3, "3")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", SECTIONS)
+def test_options_of_another_plugin_are_refused_with_the_way_to_drop_them(kind):
+    """As a recipe keeps them whose plug-in is changed by `--set`."""
+    with pytest.raises(ValueError, match=f"; --set {SECTIONS[kind]}.options= drops what a recipe"):
+        build(kind, "mine", {"others": 1}, table={"mine": broken}, contract=Dog, context={})

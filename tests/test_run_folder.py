@@ -2,14 +2,18 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from manyshot import records, run_folder
+from manyshot import records, report, run_folder
 from manyshot.cli import main
 from manyshot.records import RecordError
 from manyshot.run_folder import (
+    RECIPE,
+    TRUTH_LOG,
+    TRUTHS,
     CompareFolder,
     FinishLine,
     RankFolder,
@@ -20,7 +24,9 @@ from manyshot.run_folder import (
     TrainLine,
     TruthFolder,
     TruthLine,
+    said_of_near,
     sampler_line,
+    why_no_run,
 )
 
 LINE = {
@@ -123,7 +129,7 @@ def test_what_is_not_there_yet_is_none_or_empty(tmp_path):
     assert folder.rank("a/b").ranking() is None and folder.ranks() == []
     assert CompareFolder(tmp_path).comparison() is None and TruthFolder(tmp_path).lines() == []
     assert not folder.has_begun and not folder.has_records
-    with pytest.raises(RecordError, match="new has no recipe.toml"):
+    with pytest.raises(RecordError, match="there is no folder .*new"):
         folder.recipe()
 
 
@@ -316,3 +322,37 @@ def test_absent_and_undefined_differ():
         arch="0", mode="inherit", fingerprint="f", memory_format=memory, weights="w", files={}
     )
     assert "test_score" not in line.plain()
+
+
+def test_runs_near_a_path_that_is_none_are_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("runs/digits", "runs/photos", "runs/old/kept", "truth/digits", "empty"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / RECIPE).touch()
+    (tmp_path / "truth" / "digits" / TRUTH_LOG).touch()
+    (tmp_path / "empty" / RECIPE).unlink()
+    (tmp_path / "a_file").touch()
+    listed = "runs/digits, runs/photos"
+    for path, said in {
+        "digits": "there is no folder digits; did you mean runs/digits? Others near it: "
+        "runs/photos",
+        "runs/photo": "there is no folder runs/photo; did you mean runs/photos? Others near it: "
+        "runs/digits",
+        "zzz": f"there is no folder zzz; near it: {listed}",
+        "runs/old": "runs/old is not a run: it has no recipe.toml; near it: runs/old/kept, "
+        f"{listed}",
+        "empty": f"empty is not a run: it has no recipe.toml; near it: {listed}",
+        "a_file": f"a_file is a file, and a run a folder; near it: {listed}",
+    }.items():
+        assert why_no_run(Path(path)) == said
+    assert said_of_near(Path("digit"), TRUTHS, TRUTH_LOG) == "did you mean truth/digits?"
+    for number in range(8):
+        (tmp_path / f"runs/more-{number}").mkdir()
+        (tmp_path / f"runs/more-{number}" / RECIPE).touch()
+    assert why_no_run(Path("zzz")).endswith("runs/more-3 and 5 more")
+
+
+def test_a_page_of_nothing_makes_no_folder(tmp_path):
+    with pytest.raises(ValueError, match="there is no folder"):
+        report.write(tmp_path / "none")
+    assert not (tmp_path / "none").exists()

@@ -57,6 +57,14 @@ def test_columns_can_be_chosen() -> None:
     assert Table([], ()).only("a").head == []
 
 
+def test_what_stands_above_and_below_a_table_begins_where_it_does() -> None:
+    table = Table([{"a": "a cell that is wide enough for words around it"}], ("a",), note="a note")
+    console = Console(record=True, width=60, file=io.StringIO())
+    console.print(_drawn(table, "a title", "a caption"))
+    lines = [line.rstrip() for line in console.export_text().splitlines()]
+    assert [lines[0], *lines[-2:]] == ["a title", "a note", "a caption"]
+
+
 def test_what_a_row_lacks_is_empty_and_the_rest_stays_under_its_title() -> None:
     """As methods of which one took time for something that the other never did."""
     table = Table([{"Method": "first", "a": "1"}, {"b": "2", "Method": "second"}], ("Method",))

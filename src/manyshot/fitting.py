@@ -118,10 +118,10 @@ def fit(
     """
     settings = TrainingSettings() if settings is None else settings
     for name in ("minutes", "least_images"):
-        if getattr(settings, name) is not None:
+        if value := getattr(settings, name):
             raise ValueError(
-                f"settings.{name} = {getattr(settings, name)} is for runs, which find out how many "
-                "epochs that is before they begin: give epochs"
+                f"settings.{name} = {value} is for runs, which find out how many epochs that is "
+                f"before they begin: give epochs, and leave {name} out"
             )
     device = _device_of(net)
     settings = settled(settings, device)

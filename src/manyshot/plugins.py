@@ -129,7 +129,7 @@ def build(
         if option not in allowed:
             raise ValueError(
                 f"{kind} {name!r} has no option {option!r}; {nearest(option, allowed)}"
-                f"it has {', '.join(allowed) or 'none'}{_more(kind, name)}"
+                f"it has {', '.join(allowed) or 'none'}{_more(kind, name)}{_dropping(kind)}"
             )
     usual = {
         key: value
@@ -208,6 +208,13 @@ def _more(kind: str, *name: str) -> str:
     return f" (see {' '.join(('manyshot options', SECTIONS[kind], *name))})"
 
 
+def _dropping(kind: str) -> str:
+    """How to drop the options of a recipe, which stay when it is given another plug-in."""
+    if kind not in SECTIONS:
+        return ""
+    return f"; --set {SECTIONS[kind]}.options= drops what a recipe sets for another"
+
+
 @contextlib.contextmanager
 def _working_folder_last() -> Iterator[None]:
     """The working folder's modules can be imported inside, but hide none that is installed."""
@@ -220,15 +227,21 @@ def _working_folder_last() -> Iterator[None]:
         del sys.path[last]
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """The words `did you mean 'uniform'? `, or nothing if none of `names` is near.
+def nearest_of(name: str, names: Iterable[str]) -> str | None:
+    """The nearest of `names`, or None if none is near.
 
     One that `name` is the beginning of is nearer than any other, as `evo` is of `evolution`.
     """
     names = list(names)
     begun = [known for known in names if len(name) > 2 and known.startswith(name)]
     near = begun[:1] or difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {near[0]!r}? " if near else ""
+    return near[0] if near else None
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The words `did you mean 'uniform'? `, or nothing if none of `names` is near."""
+    near = nearest_of(name, names)
+    return "" if near is None else f"did you mean {near!r}? "
 
 
 UNEVALUATED = (NameError, AttributeError, SyntaxError, TypeError)

@@ -35,6 +35,7 @@ def _drawn(table: Table, title: str, *captions: str) -> RichTable:
     """A table as rich prints it, with its note and `captions` below."""
     below = "\n".join(filter(None, (table.note, *captions)))
     drawn = RichTable(title=_text(title), caption=_text(below) if below else None)
+    drawn.title_justify = drawn.caption_justify = "left"
     for name in table.head:
         justify: Literal["left", "right"] = "left" if name in table.words else "right"
         is_one_line = justify == "right" and not any("[" in row[name] for row in table.cells())
@@ -178,8 +179,14 @@ def options_tables(slot: str, plugin: Described) -> list[RichTable | Text]:
     ]
 
 
-def recipes_list(recipes: Sequence[ShippedRecipe]) -> list[Group | Text]:
-    """What `manyshot recipes` prints: by groups a line per recipe, as wide as the screen."""
+def recipes_list(recipes: Sequence[ShippedRecipe], *, cut: bool) -> list[Group | Text]:
+    """What `manyshot recipes` prints: by groups a line per recipe.
+
+    Args:
+        recipes: which.
+        cut: whether a line ends where the screen does.
+    """
+    overflow: Literal["ellipsis", "ignore"] = "ellipsis" if cut else "ignore"
     wide = max(len(recipe.name) for recipe in recipes)
     lines = []
     for group in dict.fromkeys(recipe.group for recipe in recipes):
@@ -187,7 +194,7 @@ def recipes_list(recipes: Sequence[ShippedRecipe]) -> list[Group | Text]:
         for recipe in recipes:
             if recipe.group == group:
                 line = f"  {recipe.name:<{wide}}  {recipe.title}"
-                lines.append(Text(line, no_wrap=True, overflow="ellipsis"))
+                lines.append(Text(line, no_wrap=True, overflow=overflow))
         lines.append(Text())
     return [
         Group(*lines),  # so that each keeps to its line

@@ -35,9 +35,12 @@ def read(path: Path | None) -> dict[str, Any]:
 def override(values: dict[str, Any], text: str) -> None:
     """Sets one value of a recipe from a text such as `"train.epochs=5"`.
 
+    With nothing behind the sign, as in `"search.options="`, the recipe is as if it did not have
+    that key, or section.
+
     Raises:
-        RecipeError: if the text is of another form, or names something below a value that is no
-            section.
+        RecipeError: if the text is of another form, names something below a value that is no
+            section, or drops what there is not.
     """
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
@@ -48,13 +51,18 @@ def override(values: dict[str, Any], text: str) -> None:
         whole = {"value": value.strip()}  # a bare word is a string
     if whole.keys() != {"value"}:
         raise RecipeError(f"--set {text!r} has more than one line: give each its own --set")
-    parsed = whole["value"]
     *sections, last = key.strip().split(".")
     for section in sections:
         values = values.setdefault(section, {})
         if not isinstance(values, dict):
             raise RecipeError(f"--set {text!r}: {section!r} is a value, not a section")
-    values[last] = parsed
+    if value.strip():
+        values[last] = whole["value"]
+    elif values.pop(last, None) is None:
+        raise RecipeError(
+            f"--set {text!r} drops a key that the recipe does not set: leave it out, or give a "
+            'value, such as "" for an empty text'
+        )
 
 
 def dumps(values: Mapping[str, Any]) -> str:

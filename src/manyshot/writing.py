@@ -27,6 +27,7 @@ from manyshot.run_folder import (
     RANKS,
     RECIPE,
     RESULT,
+    RUNS,
     SPACE,
     SUBNETS,
     TRAIN_LOG,
@@ -37,8 +38,7 @@ from manyshot.run_folder import (
     RunFolder,
 )
 
-RUNS = Path("runs")
-"""Where runs go that are not told where."""
+_RUNS = Path(RUNS)
 Kind = Literal["run", "truth", "rank", "comparison"]
 _KINDS: dict[Kind, tuple[str, ...]] = {
     "run": (SPACE, TRAIN_LOG, WEIGHTS, RESULT),
@@ -82,7 +82,7 @@ def new_folder(name: str) -> Path:
         raise RecipeError(
             "several processes need one folder: give --out, --resume, or out= in Python"
         )
-    RUNS.mkdir(parents=True, exist_ok=True)
+    _RUNS.mkdir(parents=True, exist_ok=True)
     for folder in _names(name):
         try:
             folder.mkdir()
@@ -100,8 +100,8 @@ def next_folder(name: str) -> Path:
 
 def _names(name: str) -> Iterator[Path]:
     """`runs/NAME`, `runs/NAME-2`, and so on."""
-    yield RUNS / name
-    yield from (RUNS / f"{name}-{number}" for number in itertools.count(2))
+    yield _RUNS / name
+    yield from (_RUNS / f"{name}-{number}" for number in itertools.count(2))
 
 
 def interrupted() -> Path | None:
@@ -109,7 +109,7 @@ def interrupted() -> Path | None:
     for folder in _NEW:
         with contextlib.suppress(OSError):
             folder.rmdir()
-            RUNS.rmdir()
+            _RUNS.rmdir()
     return next((folder for folder in _INTERRUPTED if folder.exists()), None)
 
 
@@ -166,8 +166,8 @@ def writing(folder: Path, doing: str, kind: Kind = "run") -> Iterator[None]:
                     (folder / LOCK).unlink()
                     with contextlib.suppress(OSError):  # somebody has put something there just now
                         folder.rmdir()
-                        if folder.parent == RUNS:
-                            RUNS.rmdir()
+                        if folder.parent == _RUNS:
+                            _RUNS.rmdir()
 
 
 def check_ours(folder: Path, kind: Kind) -> None:

@@ -340,3 +340,33 @@ def test_names_that_are_no_text_are_made_readable(tmp_path, write_folder_set):
     assert splits.test.read(0).shape[0] == 3
     with pytest.raises(ValueError, match=r"train/dog/\\xff.png is none of"):
         load("folder", root=tmp_path, image_size=8)
+
+
+@pytest.mark.parametrize(
+    ("parts", "test"),
+    [
+        (("training", "testing"), "testing"),
+        (("Train", "Valid"), "Valid"),
+        (("train", "validation"), "validation"),
+        (("TRAINING", "Test", "val"), "Test"),
+    ],
+)
+def test_parts_have_other_names_too(tmp_path, write_folder_set, parts, test):
+    write_folder_set(tmp_path, parts=parts)
+    unused = rf"{parts[-1]}/ is not used, since {test}/ is there"
+    with pytest.warns(UserWarning, match=unused) if len(parts) > 2 else warnings.catch_warnings():
+        splits = load("folder", root=tmp_path, image_size=8)
+    assert {path.split("/")[0] for path in splits.train.paths} == {parts[0]}
+    assert {path.split("/")[0] for path in splits.test.paths} == {test}
+
+
+def test_two_folders_of_one_part_are_refused(tmp_path, write_folder_set):
+    write_folder_set(tmp_path, parts=("train", "valid", "val"))
+    with pytest.raises(ValueError, match="holds val and valid, and both are names of the part val"):
+        load("folder", root=tmp_path)
+
+
+def test_a_folder_above_those_of_the_parts_is_told_which_to_take(tmp_path, write_folder_set):
+    write_folder_set(tmp_path / "unpacked", parts=("training",))
+    with pytest.raises(DataNotFound, match=r"give data.root = '.*/unpacked', which holds such a"):
+        load("folder", root=tmp_path)

@@ -1,6 +1,7 @@
 """`manyshot init`: a recipe that fits the images, runs, and says why."""
 
 import re
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from manyshot.data import DataNotFound
 from manyshot.pipeline import Workspace, init
 from manyshot.pipeline.beforehand import check
 from manyshot.pipeline.checks import check_settings
+from manyshot.pipeline.given import load_data
 from manyshot.recipe import Recipe, RecipeError
 
 
@@ -107,6 +109,25 @@ def test_what_is_no_data_is_said(tmp_path):
     with pytest.raises(DataNotFound, match="train/<class>/ with image files"):
         init(tmp_path, tmp_path / "new.toml")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("parts", [("Training", "valid"), ("train", "test"), ("training",)])
+def test_what_a_run_takes_is_taken(tmp_path, parts):
+    """And what it does not take is refused in the same words."""
+    root, out = tmp_path / "images", tmp_path / "new.toml"
+    for part in parts:
+        shutil.copytree(photos(tmp_path / "one", 12, {"a": 20, "b": 20}) / "train", root / part)
+        shutil.rmtree(tmp_path / "one")
+    recipe = init(root, out)
+    again = load_data(recipe)
+    assert again.test.paths[0].split("/")[0] == parts[-1]
+    for wrong in (root / parts[0], tmp_path):
+        data = {"name": "folder", "root": str(wrong)}
+        with pytest.raises(DataNotFound) as by_run:
+            load_data(Recipe.build({"data": data}, (), "wrong"))
+        with pytest.raises(DataNotFound) as by_init:
+            init(wrong, tmp_path / "other.toml")
+        assert str(by_run.value) == str(by_init.value)
 
 
 def test_names_of_classes_may_hold_anything(tmp_path):

@@ -1,6 +1,8 @@
 """Minutes become epochs before a run begins, and leave no other trace."""
 
 import contextlib
+import itertools
+import time
 
 import pytest
 import torch
@@ -132,32 +134,74 @@ def test_what_ends_the_timing_of_a_shared_out_supernet_is_said(monkeypatch):
         lengths._train_supernet(ws, engine(ws.device, ws.recipe.train), 1)
 
 
-def test_steps_are_timed_until_they_took_long_enough(monkeypatch):
-    """A clock that the steps move: 0.1 s each, and 7 s more for the first call."""
-    clock, calls = [0.0], []
+def test_steps_are_timed_until_they_took_long_enough():
+    """0.1 s each, and 7 s more for the first ones."""
+    calls = []
 
     def train(count):
-        clock[0] += 0.1 * count + (0 if calls else 7)
         calls.append(count)
+        return 0.1 * count + (7 if len(calls) == 1 else 0)
 
-    monkeypatch.setattr(lengths.time, "perf_counter", lambda: clock[0])
     assert lengths.seconds_of_a_step(train, 1000) == pytest.approx(0.1)
-    assert calls[0] == 2 and calls[1] == 4 and 30 <= calls[-1] <= 31
+    assert calls == [2, 4, 8, 8, 8, 8, 8]  # stretches of 0.6 s at least
     calls.clear()
     assert lengths.seconds_of_a_step(train, 5) == pytest.approx(0.1)
-    assert calls == [2, 4, 5]
+    assert calls == [2, 4, 5, 5, 5, 5, 5]  # no more than an epoch at once
+    calls.clear()
+    assert lengths.seconds_of_a_step(lambda count: calls.append(count) or 3 * count, 100) == 3.0
+    assert calls == [2, 4]  # 12 s are enough
+
+
+def test_what_else_the_machine_does_for_a_while_does_not_count():
+    """Two stretches of five take four times as long as the others."""
+    busy = itertools.cycle((1.0, 4.0, 1.0, 4.0, 1.0))
+    took = lengths.seconds_of_a_step(lambda count: 0.2 * count * next(busy), 8)
+    assert took == pytest.approx(0.2)
+
+
+def test_making_a_training_is_not_counted_as_its_steps(monkeypatch):
+    """Of a few steps an epoch it took most of the time."""
+    ws = Workspace.build(small("finish.mode=finetune"))
+    accelerator = engine(ws.device, ws.recipe.train)
+    for name, train in {"train_supernet": lengths._train_supernet, "fit": lengths._finish}.items():
+        real, plain = getattr(lengths, name), train(ws, accelerator, 2)
+
+        def slow(*args, real=real, **kwargs):
+            time.sleep(2.0)
+            return real(*args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(lengths, name, slow)
+            assert 0 < train(ws, accelerator, 2) < plain + 2.0
+
+
+def test_a_usual_winner_costs_about_the_mean_of_the_largest_within_budgets():
+    ws = Workspace.build(small("search.budgets=['macs<=30%', 'macs<=90%']"))
+    macs = ws.costs["macs"]
+    networks = list(ws.net.space.enumerate())
+    largest = macs([ws.net.space.largest])[0]
+    most = [max(c for c in macs(networks) if c <= share * largest) for share in (0.3, 0.9)]
+    usual = macs([lengths._usual_winner(ws)])[0]
+    assert abs(usual - sum(most) / 2) < 0.1 * largest
 
 
 def test_all_processes_train_as_long_as_the_first_took(monkeypatch):
     """This one is the second, and quick: the first took a second for each step."""
     calls = []
     monkeypatch.setattr(lengths, "broadcast_object_list", lambda _: [float(calls[-1])])
-    assert lengths.seconds_of_a_step(calls.append, 1000, enough_s=10.0) == 1.0
-    assert calls == [2, 4, 10]
+
+    def train(count):
+        calls.append(count)
+        return 0.0
+
+    assert lengths.seconds_of_a_step(train, 1000, enough_s=30.0) == 1.0
+    assert calls == [2, 4, 8, 8, 8, 8, 8]
 
 
 def test_minutes_are_for_runs_alone():
-    with pytest.raises(RecipeError, match="minutes .* are for runs, and a truth is to be the same"):
+    with pytest.raises(
+        RecipeError, match="minutes = 1.0 is for runs, .* a truth is to be the same"
+    ):
         Recipe.build({"truth": {"training": {"minutes": 1.0}}}, (), "here")
     with pytest.raises(ValueError, match="settings.minutes = 1.0 is for runs, .*: give epochs"):
         ms.fit(torch.nn.Linear(2, 2), [], settings=TrainingSettings(minutes=1.0))
@@ -252,8 +296,17 @@ def test_winners_that_learn_from_validation_images_too_need_fewer_epochs():
 def test_least_images_are_of_runs():
     with pytest.raises(ValueError, match="least_images = 5 is for runs"):
         ms.fit(torch.nn.Linear(1, 1), [], settings=TrainingSettings(least_images=5))
-    with pytest.raises(RecipeError, match="least_images are for runs"):
+    with pytest.raises(
+        RecipeError, match="least_images = 5 is for runs, .* leave least_images out"
+    ):
         Recipe.build({"truth": {"training": {"least_images": 5}}}, (), "here")
+    Recipe.build({"truth": {"training": {"least_images": 0}}}, (), "none is asked for")
+    data = [(torch.zeros(1), 0), (torch.ones(1), 1)] * 2
+    none = TrainingSettings(least_images=0, epochs=1, batch_size=2)
+    assert ms.fit(torch.nn.Linear(1, 2), data, settings=none).step == 2
+    late = {"epochs": 2, "snapshots": {"number": 1, "epochs": 3}, "least_images": 0}
+    with pytest.raises(RecipeError, match="the first snapshot would come when"):
+        Recipe.build({"train": late}, (), "0 adds no epochs")
 
 
 def test_an_epoch_of_all_images_may_be_timed(tmp_path):

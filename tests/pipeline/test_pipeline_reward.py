@@ -111,7 +111,7 @@ def test_a_shifting_search_goes_by_rewards_too(tmp_path):
         (['search.reward={target = "macs<=9%", above = 1}'], "search.reward.above = 1"),
         (['search.reward={target = "macs<=9%", below = 0.0, above = 0.0}'], "search.reward: below"),
         (["search.reward={above = -1.0}"], "exponents of a cost: give its target too"),
-        (['search.reward={targt = "macs<=9%"}'], "did you mean 'target'"),
+        (['search.reward={targt = "macs<=9%"}'], "did you mean 'search.reward.target'"),
     ],
 )
 def test_what_has_no_meaning_is_refused_before_anything_is_trained(overrides, message, tmp_path):

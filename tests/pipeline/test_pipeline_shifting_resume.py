@@ -257,7 +257,7 @@ def test_changing_it_changes_the_search(shifted, tmp_path, setting):
             ],
             "name = 'uniform_finetune' trains others",
         ),
-        (["nam=population"], "unknown key 'shifting.nam'; did you mean 'name'"),
+        (["nam=population"], "unknown key 'shifting.nam'; did you mean 'shifting.name'"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(overrides, message):

@@ -112,7 +112,7 @@ def test_a_supernet_and_winners_learn_what_a_teacher_predicts(base, tmp_path):
     assert (folder / "result.json").read_bytes() == before
     (folder / "supernet.safetensors").unlink()
     (folder / "trainer.pt").unlink()
-    with pytest.raises(RecipeError, match=r"\[teacher\]: .*source is not a run"):
+    with pytest.raises(RecipeError, match=r"\[teacher\]: .*there is no folder .*source"):
         ms.Run(folder).resume()
     # Another teacher in its place is none.
     other = small("seed=2")

@@ -531,7 +531,7 @@ def sets(*overrides):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["nowhere", "--data=levels"], 2, "nowhere is not a run: it has no recipe.toml"),
+        (["nowhere", "--data=levels"], 2, "there is no folder nowhere"),
         (["untrained", "--data=levels"], 1, "untrained has no supernet.safetensors: train it first "
          "with manyshot train"),
         (["damaged", "--data=levels"], 1, "weights damaged/supernet.safetensors cannot be read"),
@@ -553,7 +553,7 @@ def sets(*overrides):
          "transfer.classifier: classifier 'chain.5.3': the network has no such module; did you "
          "mean 'chain.5.2'?"),
         (["RUN", "--data=levels", *sets("transfer.classifier=chain.5.0")], 2, "not a linear layer"),
-        (["RUN", "--data=levels", *sets("transfer.head_epoch=1")], 2, "did you mean 'head_epochs'"),
+        (["RUN", "--data=levels", *sets("transfer.head_epoch=1")], 2, "'transfer.head_epochs'?"),
         (["RUN", "--data=levels", *sets("shifting=3")], 2, "shifting = 3: Input should be"),
         (["RUN", "odd.toml"], 2, "data = 'levels': Input should be"),
         (["RUN", "--nope"], 2, "No such option: --nope"),

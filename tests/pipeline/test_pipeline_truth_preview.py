@@ -27,7 +27,7 @@ def begun(tmp_path_factory):
 @pytest.fixture
 def timed(monkeypatch):
     """A step takes 0.1 seconds; a few real ones are taken."""
-    monkeypatch.setattr(lengths, "seconds_of_a_step", lambda train, *_: train(1) or 0.1)
+    monkeypatch.setattr(lengths, "seconds_of_a_step", lambda train, *_: train(1) and 0.1)
 
 
 def test_what_is_left_is_counted_and_timed(begun, timed, tmp_path):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from manyshot.rank.verdict import difference, interval_of_test_score, verdict
+from manyshot.rank import jackknife
+from manyshot.rank.verdict import _gain, difference, interval_of_test_score, verdict
 from manyshot.run_folder import (
     ACCURACY,
     ControlRecord,
@@ -120,10 +121,50 @@ def test_orders_of_finished_networks_are_compared_with_macs():
     assert found.finished == 9 and found.proxy_test_tau == pytest.approx(1.0)  # planted so
     wanted = stats.kendalltau([n.macs for n in networks], tests).statistic
     assert found.macs_test_tau == pytest.approx(wanted)
+    gain = found.beats_macs
+    assert gain.value == pytest.approx(1 - wanted) and gain.low < gain.value < gain.high
+    assert any("are too few to tell" in words for words in found.words) == (gain.low <= 0)
+    turned = [n.model_copy(update={"macs": 100 - n.macs}) for n in networks]
+    found = verdict(TASK, turned[:3], turned[3:], [], parts=parts, chance=None, within=None)
     assert any("is better than counting MACs (τ 1.00 against" in words for words in found.words)
     turned = [n.model_copy(update={"proxy_score": -n.proxy_score}) for n in networks]
     found = verdict(TASK, turned[:3], turned[3:], [], parts=parts, chance=None, within=None)
-    assert any("no better than counting MACs (τ -1.00 against" in words for words in found.words)
+    assert any("is worse than counting MACs (τ -1.00 against" in words for words in found.words)
+
+
+def test_few_finished_networks_do_not_tell_an_order_from_that_by_macs():
+    """Six networks whose taus are 0.73 and 0.47, as runs with few budgets have them."""
+    orders = zip([1, 2, 3, 4, 6, 5], [1, 3, 2, 4, 6, 5], [2, 1, 3, 4, 5, 6], strict=True)
+    networks = [
+        network("winner", "macs<=9", f"{i}", 10 * macs, proxy / 10, test / 10)
+        for i, (proxy, macs, test) in enumerate(orders)
+    ]
+    found = verdict(TASK, networks, [], [], parts={}, chance=None, within=None)
+    assert found.proxy_test_tau > found.macs_test_tau and found.beats_macs.low < 0
+    [said] = [words for words in found.words if "counting MACs" in words]
+    assert "networks that were finished are too few to tell the supernet's order from" in said
+    assert "95 % interval of the difference -" in said and "better" not in said
+    few = verdict(TASK, networks[:5], [], [], parts={}, chance=None, within=None)
+    assert few.beats_macs is None and not any("counting" in words for words in few.words)
+
+
+def test_equal_orders_are_seldom_told_apart():
+    """Two orders that are equally close to the truth differ by chance alone."""
+    rng = np.random.default_rng(0)
+    told = 0
+    for _ in range(120):
+        truth, *noises = rng.standard_normal((3, 8))
+        found = jackknife(_gain, *(0.5 * truth + noise for noise in noises), truth)
+        told += not found.low <= 0 <= found.high
+    assert told <= 12  # 6 are expected at most, and more than 12 are in one of 100 such trials
+
+
+def test_a_jackknife_of_a_mean_is_students_interval():
+    values = np.random.default_rng(1).standard_normal(7)
+    found = jackknife(lambda column: float(np.mean(column)), values)
+    wanted = stats.t.interval(0.95, 6, values.mean(), stats.sem(values))
+    assert (found.low, found.high) == pytest.approx(wanted) and found.method == "jackknife"
+    assert jackknife(lambda column: None, values) is None
 
 
 def test_a_search_is_compared_with_its_random_networks():

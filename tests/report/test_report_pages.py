@@ -732,7 +732,9 @@ def test_a_run_says_how_long_its_parts_took(run: Path) -> None:
     write_json(run / "seconds.json", {"schema": 1, "seconds": seconds})
     words = page_of(run).words.replace("\u202f", " ")
     assert (
-        "It took 18 min 51 s: training 12 min 3 s, search 40 s, finishing 6 min 5 s, tests 3 s."
+        "It took 18 min 51 s: training 12 min 3 s, search 40 s, finishing 6 min 5 s, tests 3 s; "
+        "starting Python and drawing the page are not counted. All commands that worked on this "
+        "run count."
     ) in words
     (run / "seconds.json").unlink()
     assert "It took" not in page_of(run).words

@@ -16,6 +16,7 @@ from manyshot.cli.shared import (
     check_alone,
     command,
     echo,
+    is_terminal,
     loaded,
     progress,
     show,
@@ -30,7 +31,10 @@ from manyshot.cli.shared import (
 def init_command(
     data: Annotated[
         Path | None,
-        typer.Option(help="A folder with train/CLASS/*, or a data set; by default digits."),
+        typer.Option(
+            help="A folder with train/CLASS/* (and test/CLASS/* or val/CLASS/*) or train/*.tar, or "
+            "a data set; by default digits."
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("recipe.toml"),
     quiet: Quiet = False,
@@ -108,7 +112,12 @@ def recipes_command(
                 f"--find {find!r}: no recipe speaks of that; manyshot recipes lists all"
             )
         plain = [asdict(recipe) | {"path": str(recipe.path)} for recipe in have]
-        show(plain, as_json, lambda: [recipes_table(have)] if details else recipes_list(have))
+        cut = is_terminal()
+        show(
+            plain,
+            as_json,
+            lambda: [recipes_table(have)] if details else recipes_list(have, cut=cut),
+        )
         return
     if find is not None or details:
         raise typer.BadParameter("--find and --details are for the list: leave the name out")

@@ -60,7 +60,11 @@ RecipePath = Annotated[
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override, such as train.epochs=5."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override, such as train.epochs=5; KEY= drops what the recipe says.",
+    ),
 ]
 Out = Annotated[
     Path | None, typer.Option(help="The run's folder; by default a new one, runs/NAME.")
@@ -165,11 +169,11 @@ def show_told(told: dict[str, Any], as_json: bool) -> None:
 
 def recipe_of(run: Path) -> Path:
     """The recipe of a run; a usage error if it is none."""
-    from manyshot.run_folder import RunFolder
+    from manyshot.run_folder import RunFolder, why_no_run
 
     path = RunFolder(run).recipe_file
     if not path.exists():
-        raise typer.BadParameter(f"{run} is not a run: it has no {path.name}")
+        raise typer.BadParameter(why_no_run(run))
     return path
 
 
@@ -235,17 +239,22 @@ def _is_plain(text: str) -> bool:
     return text.splitlines() == [text] and "\t" not in text and not text.startswith('"')
 
 
+def is_terminal() -> bool:
+    """Whether somebody sees what is printed, and not a file or another program."""
+    return sys.stdout.isatty()
+
+
 def print_tables(*tables: Any) -> None:
-    """Prints tables as wide as the terminal, if this process prints."""
+    """Prints tables as wide as the terminal, if this process prints; elsewhere no line is cut."""
     if not speaks():
         return
     from rich.console import Console
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal may lack a letter of a docstring
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Console(width=None if is_terminal() else 120)
     for table in tables:
-        console.print(table)
+        console.print(table, crop=is_terminal())
 
 
 def show(content: Any, as_json: bool, tables: Callable[[], Iterable[Any]]) -> None:

@@ -18,6 +18,13 @@ from manyshot.data.files import Bad, Part, kind, readable, sets
 from manyshot.data.images import ImageFolderSet
 from manyshot.data.missing import not_found
 
+NAMES = {
+    "train": ("train", "training"),
+    "test": ("test", "testing"),
+    "val": ("val", "valid", "validation"),
+}
+"""What the folders of the parts may be called, in whichever case."""
+
 
 def image_folders(
     root: Path, size: tuple[int, int] | None, bad: Bad
@@ -25,9 +32,10 @@ def image_folders(
     """The (train, test) parts of `root/train/<class>/**` and `root/test/<class>/**`.
 
     The test part is `root/test`, or else `root/val` (as in ImageNet, whose test labels are secret;
-    with both, `val` is unused), or else a fixed quarter of every class of `root/train`. Hidden
-    files and folders, whose names begin with a dot, are no part of it. All files are looked at
-    before any is used; what is left out or converted is in the notes of the parts, and warned of.
+    with both, `val` is unused), or else a fixed quarter of every class of `root/train`. They may
+    have the other names of `NAMES`, such as `Training` and `valid`. Hidden files and folders, whose
+    names begin with a dot, are no part of it. All files are looked at before any is used; what is
+    left out or converted is in the notes of the parts, and warned of.
 
     Args:
         root: the folder.
@@ -37,27 +45,50 @@ def image_folders(
 
     Raises:
         DataNotFound: if there is no `root/train`.
-        ValueError: if a class is empty, or missing in one part, or if files cannot be used; the
-            message lists them.
+        ValueError: if a class is empty, or missing in one part, if two folders are for one part, or
+            if files cannot be used; the message lists them.
     """
-    if not (root / "train").is_dir():
+    folders = _folders_of_parts(root)
+    if "train" not in folders:
         raise not_found(
             "folder",
             wanted="train/<class>/ with image files",
             places=[root],
             way_out=_way_out(root),
         )
-    tests = [name for name in ("test", "val") if (root / name).is_dir()]
+    tests = [folders[part] for part in ("test", "val") if part in folders]
     left_out: Counter[str] = Counter()
-    parts = [_list(root, part, left_out) for part in ("train", *tests[:1])]
+    parts = [_list(root, part, left_out) for part in (folders["train"], *tests[:1])]
     if tests:
-        _check_same_classes(root, tests[0], *parts)
+        _check_same_classes(root, *parts)
     return sets(root, parts, size, bad, left_out, tests)
+
+
+def _folders_of_parts(root: Path) -> dict[str, str]:
+    """The folder in `root` of each part that has one.
+
+    Raises:
+        ValueError: if two are for one part.
+    """
+    folders: dict[str, str] = {}
+    for name in _visible(str(root))[1] if root.is_dir() else []:
+        part = next((part for part, names in NAMES.items() if name.lower() in names), None)
+        if part is None:
+            continue
+        if part in folders:
+            raise ValueError(
+                f"{root} holds {folders[part]} and {name}, and both are names of the part {part}: "
+                "leave one of them there"
+            )
+        folders[part] = name
+    return folders
 
 
 def _way_out(root: Path) -> str:
     """What to do where there is no `root/train`."""
     names = _visible(str(root))[1] if root.is_dir() else []
+    if deeper := [name for name in names if "train" in _folders_of_parts(root / name)]:
+        return f"give data.root = '{root / deeper[0]}', which holds such a folder"
     if any(file.lower().endswith(SUFFIXES) for n in names for file in _visible(f"{root}/{n}")[0]):
         return f"{root} holds folders of images itself: move them into {root / 'train'}"
     return "give data.root, the folder that holds train/ (--set data.root=DIR)"
@@ -126,11 +157,12 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _check_same_classes(root: Path, test: str, *parts: Part) -> None:
+def _check_same_classes(root: Path, train: Part, test: Part) -> None:
     """Refuses a class that only one of the parts has."""
-    in_train, in_test = (set(part.class_names) for part in parts)
+    in_train, in_test = set(train.class_names), set(test.class_names)
     for name in sorted(in_train ^ in_test):
-        there, missing = ("train", test) if name in in_train else (test, "train")
+        names = (train.name, test.name)
+        there, missing = names if name in in_train else reversed(names)
         raise ValueError(
             f"class {name!r} is in {root / there} but not in {root / missing}; "
             f"both need the same class folders"

@@ -330,7 +330,10 @@ def check_sampler(
             "searcher"
         )
     if search.options:
-        raise RecipeError(f"search.name = {GENERATOR!r} takes no options, got {search.options}")
+        raise RecipeError(
+            f"search.name = {GENERATOR!r} takes no options, got {search.options}: "
+            "drop them (--set search.options=)"
+        )
     for text in search.budgets:
         (metric, *further) = (part.metric for part in Budget.parse_all(text))
         if further:

@@ -338,13 +338,13 @@ more than twice as long, and what BCa corrects shrinks as 1 / N."""
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A bootstrap interval of a statistic.
+    """An interval of a statistic by resampling.
 
     Attributes:
         low: its lower end.
         high: its upper end.
         draws: how many resamples it rests on: those on which the statistic was defined.
-        method: how its ends follow from the draws, which `bootstrap` explains.
+        method: how its ends follow from the draws, which `bootstrap` and `jackknife` explain.
     """
 
     low: float
@@ -438,3 +438,36 @@ def bootstrap(
             if math.isfinite(low) and math.isfinite(high):
                 break
     return Interval(low, high, len(values_D), method)
+
+
+def jackknife(
+    statistic: Callable[..., float | None], *columns: npt.ArrayLike, level: float = 0.95
+) -> Interval | None:
+    """Student's interval of `statistic(*columns)` from its values without each row in turn.
+
+    It is for few architectures, of which draws with replacement repeat most. Of the difference of
+    two taus of 6 to 20 architectures that is none, it left out zero in 0.5 to 4.3 % of 4,000 draws
+    where 5 % are allowed, the less the closer both orders are to the truth.
+
+    Args:
+        statistic: a function of the columns that returns a number, or None where undefined.
+        columns: at least one, with N rows each.
+        level: how often such intervals hold what they are of.
+
+    Returns:
+        None for fewer than three rows, or if the statistic is undefined on all of them or without
+        one of them.
+
+    Reference: Tukey 1958, "Bias and confidence in not-quite large samples".
+    """
+    arrays = [np.asarray(column, dtype=np.float64) for column in columns]
+    n, value = len(arrays[0]), statistic(*arrays)
+    without = [statistic(*(np.delete(array, i, axis=0) for array in arrays)) for i in range(n)]
+    known = [each for each in without if each is not None]
+    if n < 3 or value is None or len(known) < n:
+        return None
+    from scipy import stats  # slow to import
+
+    error = math.sqrt((n - 1) * float(np.var(known)))
+    reach = float(stats.t.ppf((1 + level) / 2, n - 1)) * error
+    return Interval(value - reach, value + reach, n, "jackknife")

@@ -31,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manyshot.rank.truth import By, TruthError, TruthTable, of_csv, of_records
-from manyshot.run_folder import RECIPE, TRUTH_LOG, TRUTHS
+from manyshot.run_folder import RECIPE, TRUTH_LOG, TRUTHS, said_of_near
 from manyshot.space import Arch, Commutation, Decision, SearchSpace, Use
 
 MACRO_OPERATIONS = ("identity", "mb3_k3", "mb6_k5")
@@ -239,10 +239,11 @@ def load_truth(name: str | Path, *, by: By = "score") -> TruthTable:
     if path.suffix == ".csv" and path.exists():
         return of_csv(path)
     missing = f"{path} holds no {TRUTH_LOG}" if path.is_dir() else f"{str(name)!r} does not exist"
+    near = said_of_near(path, TRUTHS, TRUTH_LOG)
     raise TruthError(
-        f"truth {missing}: train networks alone first, with manyshot truth RECIPE (of a run "
-        f"RUN/{RECIPE}), and give the folder that it names, or its name; or give a .jsonl or .csv "
-        f"file, or a published table ({', '.join(PUBLISHED)})"
+        f"truth {missing}: {f'{near}; or ' if near else ''}train networks alone first, with "
+        f"manyshot truth RECIPE (of a run RUN/{RECIPE}), and give the folder that it names, or its "
+        f"name; or give a .jsonl or .csv file, or a published table ({', '.join(PUBLISHED)})"
     )
 
 

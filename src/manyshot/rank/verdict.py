@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from manyshot.rank.correlation import kendall, null_sd
+from manyshot.rank.correlation import jackknife, kendall, null_sd
 from manyshot.run_folder import (
     ControlKind,
     ControlRecord,
     Difference,
     MetricRecord,
     ScoreLine,
+    Statistic,
     TaskRecord,
     TestedRecord,
     VerdictRecord,
@@ -223,18 +225,31 @@ def is_noise(tau: float | None, networks: int) -> bool:
     return tau is not None and tau < 2 * null_sd(networks)
 
 
-def _finished(task: TaskRecord, networks: Sequence[TestedRecord]) -> dict[str, float | int | None]:
+def _finished(task: TaskRecord, networks: Sequence[TestedRecord]) -> dict[str, Any]:
     """How the finished networks order, by the supernet and by MACs."""
     distinct = list({network.arch: network for network in networks}.values())
     if len(distinct) < FEWEST_FINISHED:
         return {"finished": len(distinct)}
     tested = [task.metric.oriented(network.test_score) for network in distinct]
     proxies = [task.fitness_of(network.proxy_score, network.proxy_loss) for network in distinct]
+    macs = [network.macs for network in distinct]
+    gain = _gain(proxies, macs, tested)
+    bounds = jackknife(_gain, proxies, macs, tested)
+    ends: dict[str, Any] = {"low": None, "high": None}
+    if bounds is not None:
+        ends = {"low": bounds.low, "high": bounds.high, "interval": bounds.method}
     return {
         "finished": len(distinct),
         "proxy_test_tau": kendall(proxies, tested),
-        "macs_test_tau": kendall([network.macs for network in distinct], tested),
+        "macs_test_tau": kendall(macs, tested),
+        "beats_macs": None if gain is None else {"value": gain, **ends},
     }
+
+
+def _gain(mine: npt.ArrayLike, theirs: npt.ArrayLike, truth: npt.ArrayLike) -> float | None:
+    """By how much Kendall's tau of one order is above that of another; None if undefined."""
+    one, other = kendall(mine, truth), kendall(theirs, truth)
+    return None if one is None or other is None else one - other
 
 
 def _pairs(
@@ -306,13 +321,9 @@ def _against(kind: ControlKind, diff: Difference, metric: MetricRecord) -> str:
 def _words_on_order(measured: VerdictRecord, budgets: int, *, by_reward: bool) -> list[str]:
     """Sentences on how far the order by the supernet is to be trusted."""
     words = []
-    proxy, macs = measured.proxy_test_tau, measured.macs_test_tau
-    if proxy is not None and macs is not None:
-        better = "better than" if proxy > macs else "no better than"
-        words.append(
-            f"Of the {measured.finished} networks that were finished, the supernet's order is "
-            f"{better} counting MACs (τ {proxy:.2f} against {macs:.2f})."
-        )
+    proxy, macs, gain = measured.proxy_test_tau, measured.macs_test_tau, measured.beats_macs
+    if proxy is not None and macs is not None and gain is not None:
+        words.append(_beside_macs(measured.finished, proxy, macs, gain))
     if measured.improved is not None:
         did = "improved" if measured.improved or budgets > 1 else "did not improve"
         by = "its reward" if by_reward else "the supernet's own scores"
@@ -321,6 +332,27 @@ def _words_on_order(measured: VerdictRecord, budgets: int, *, by_reward: bool) -
             f"The search {did} on its {measured.random_networks} random networks {within}, by {by}."
         )
     return words
+
+
+def _beside_macs(networks: int, proxy: float, macs: float, gain: Statistic) -> str:
+    """Whether the supernet orders the finished networks better than MACs, as far as can be told."""
+    said = f"τ {proxy:.2f} against {macs:.2f}"
+    if gain.low is None or gain.high is None:
+        return (
+            f"Whether the supernet orders the {networks} finished networks better than counting "
+            f"MACs cannot be told ({said})."
+        )
+    said = f"{said}; 95 % interval of the difference {gain.low:.2f} to {gain.high:.2f}"
+    if gain.low <= 0 <= gain.high:
+        return (
+            f"The {networks} networks that were finished are too few to tell the supernet's order "
+            f"from counting MACs ({said})."
+        )
+    side = "better" if gain.low > 0 else "worse"
+    return (
+        f"Of the {networks} networks that were finished, the supernet's order is {side} than "
+        f"counting MACs ({said})."
+    )
 
 
 def _score(value: float, metric: MetricRecord) -> str:

@@ -84,11 +84,12 @@ class TruthSettings(Section):
     @field_validator("training")
     @classmethod
     def _same_everywhere(cls, training: TrainingSettings) -> TrainingSettings:
-        if training.minutes is not None or training.least_images is not None:
-            raise ValueError(
-                "minutes and least_images are for runs, and a truth is to be the same on all "
-                "machines: give epochs"
-            )
+        for key in ("minutes", "least_images"):
+            if value := getattr(training, key):
+                raise ValueError(
+                    f"{key} = {value} is for runs, which find out how many epochs that is, and a "
+                    f"truth is to be the same on all machines: give epochs, and leave {key} out"
+                )
         if training.precision in ("auto", "tf32"):
             raise ValueError(
                 f"precision = {training.precision!r} depends on the machine, and a truth is to be "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,13 +10,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from manyshot.plugins import nearest
+from manyshot.plugins import nearest, shown
 from manyshot.recipe.data import FILES, DataSettings, TaskSettings
 from manyshot.recipe.finish import ControlsSettings, ExportSettings, FinishSettings, TruthSettings
 from manyshot.recipe.moving import ShiftingSettings, TransferSettings
 from manyshot.recipe.network import NetworkSettings
 from manyshot.recipe.search import EvaluationSettings, LatencySettings, SearchSettings
-from manyshot.recipe.section import LIBRARIES, NotNegative, Section, explain
+from manyshot.recipe.section import LIBRARIES, NotNegative, Section, problems
 from manyshot.recipe.supernet import (
     SamplerSettings,
     SharingSettings,
@@ -297,21 +298,65 @@ class Recipe(Section, Shown):
 
     @classmethod
     def build(cls, values: dict[str, Any], overrides: Sequence[str], source: str) -> Self:
-        """A recipe of TOML values and overrides; errors say that they come from `source`.
+        """A recipe of TOML values and overrides; errors name the override, or `source`.
 
         Raises:
             RecipeError: for an unknown key (with the nearest), or a bad value.
         """
+        alone = copy.deepcopy(values)
         for text in overrides:
             override(values, text)
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise RecipeError(f"{source}: {explain(cls, error)}") from error
+            said = _blamed(cls, alone, overrides, problems(cls, error), source)
+            raise RecipeError(said) from error
 
     def to_toml(self) -> str:
         """The recipe with every default filled in; `load` reads an equal one."""
         return dumps(self.model_dump(by_alias=True))
+
+
+def _blamed(
+    kind: type[Recipe],
+    values: Mapping[str, Any],
+    overrides: Sequence[str],
+    wrong: Sequence[str],
+    source: str,
+) -> str:
+    """What is wrong with a recipe, behind the override that it comes with, or else the source.
+
+    Args:
+        kind: of recipe.
+        values: the recipe without overrides.
+        overrides: all of them.
+        wrong: what is wrong with it and them.
+        source: what the recipe is called.
+    """
+
+    def wrong_with(some: Sequence[str]) -> list[str]:
+        tried = copy.deepcopy({**values})
+        try:
+            for text in some:
+                override(tried, text)
+            kind.model_validate(tried)
+        except ValidationError as error:
+            return problems(kind, error)
+        except RecipeError:  # it cannot do without one that is left out
+            return []
+        return []
+
+    alone = wrong_with(())
+    without = [wrong_with([*overrides[:i], *overrides[i + 1 :]]) for i in range(len(overrides))]
+    by_blamed: dict[str, list[str]] = {}
+    for problem in wrong:
+        blamed = source
+        if problem not in alone:
+            pairs = zip(overrides, without, strict=True)
+            needed = [text for text, rest in pairs if problem not in rest] or overrides
+            blamed = f"{' '.join(f'--set {shown(text)}' for text in needed)}, on {source}"
+        by_blamed.setdefault(blamed, []).append(problem)
+    return "; ".join(f"{blamed}: {'; '.join(said)}" for blamed, said in by_blamed.items())
 
 
 def _section(values: Any, name: str) -> Mapping[str, Any] | None:

@@ -8,7 +8,7 @@ from typing import Annotated, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from manyshot.plugins import nearest, shown
+from manyshot.plugins import nearest_of, shown
 
 Positive = Annotated[int, Field(ge=1, le=10**9)]
 NotNegative = Annotated[int, Field(ge=0, le=10**18)]
@@ -52,42 +52,56 @@ LIBRARIES = ("torchvision", "timm")
 """Where `network.name` may take a network from, as in `torchvision:resnet18`."""
 
 
-def explain(recipe: type[BaseModel], error: ValidationError) -> str:
-    """What is wrong with the values of a recipe, or of a section, in one line."""
+def problems(recipe: type[BaseModel], error: ValidationError) -> list[str]:
+    """What is wrong with the values of a recipe, or of a section, each in one line."""
     parts = []
     for problem in error.errors():
         where = ".".join(map(str, problem["loc"]))
         if problem["type"] == "extra_forbidden":
-            known = _keys(recipe, problem["loc"][:-1])
-            hint = nearest(str(problem["loc"][-1]), known).strip()
-            hint = hint or _elsewhere(recipe, problem["loc"]) or f"have {', '.join(known)}"
-            parts.append(f"unknown key {where!r}; {hint}")
+            parts.append(f"unknown key {where!r}; {_instead(recipe, problem['loc'])}")
         elif where:
             words = problem["msg"].removeprefix("Value error, ")
             parts.append(f"{where} = {shown(problem['input'])}: {words}")
         else:
             parts.append(problem["msg"].removeprefix("Value error, "))
-    return "; ".join(parts)
+    return parts
 
 
-def _elsewhere(recipe: type[BaseModel], location: Sequence[int | str]) -> str:
-    """The sections that have a key which stands outside all, such as `budgets`; else nothing."""
-    key, *inner = map(str, location)
-    sections = [] if inner else [n for n in recipe.model_fields if key in _keys_below(recipe, n)]
-    return f"did you mean {' or '.join(repr(f'{n}.{key}') for n in sections)}?" if sections else ""
+def explain(recipe: type[BaseModel], error: ValidationError) -> str:
+    """What is wrong with the values of a recipe, or of a section, in one line."""
+    return "; ".join(problems(recipe, error))
 
 
-def _keys_below(recipe: type[BaseModel], name: str) -> list[str]:
-    """The keys of a section of the recipe; none of a plain value."""
-    try:
-        return _keys(recipe, (name,))
-    except StopIteration:
-        return []
+def _instead(recipe: type[BaseModel], location: Sequence[int | str]) -> str:
+    """What an unknown key may be meant for, as `--set` takes it, or else which keys there are."""
+    *inner, key = map(str, location)
+    known = _keys(recipe, inner)
+    if near := nearest_of(key, known):
+        return f"did you mean {'.'.join((*inner, near))!r}?"
+    if elsewhere := [path for path in _paths(recipe) if path.rpartition(".")[2] == key]:
+        return f"did you mean {' or '.join(map(repr, elsewhere))}?"
+    return f"have {', '.join(known)}"
+
+
+def _paths(model: type[BaseModel], above: str = "") -> list[str]:
+    """All keys that hold values, as `--set` takes them; those of inner sections come last."""
+    sections = {name: kind for name in model.model_fields if (kind := _section(model, name))}
+    paths = [f"{above}{key}" for key in _keys(model, ()) if key not in sections]
+    for name, section in sections.items():
+        paths += _paths(section, f"{above}{name}.")
+    return paths
 
 
 def _keys(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
     for part in location:
-        annotation = model.model_fields[str(part)].annotation
-        kinds = (annotation, *get_args(annotation))  # a section that may be left out is a union
-        model = next(k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel))
+        section = _section(model, str(part))
+        assert section is not None  # what is below a value is not unknown but wrong
+        model = section
     return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _section(model: type[BaseModel], name: str) -> type[BaseModel] | None:
+    """The section that a field holds, also one that may be left out; None if it holds a value."""
+    annotation = model.model_fields[name].annotation
+    kinds = (annotation, *get_args(annotation))
+    return next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), None)

@@ -75,7 +75,7 @@ class SupernetSettings(TrainingSettings):
     @model_validator(mode="after")
     def _snapshots_come(self) -> Self:
         told = self.snapshots
-        timed = self.minutes is not None or self.least_images is not None
+        timed = self.minutes is not None or bool(self.least_images)
         if told.number and told.epochs >= self.epochs and not timed:
             raise ValueError(
                 f"snapshots.epochs = {told.epochs:g}: the first snapshot would come when the "

@@ -13,13 +13,17 @@ from manyshot.report.run import run_page
 from manyshot.run_folder import (
     COMPARISON,
     RANKING,
+    RECIPE,
     RESULT,
+    RUNS,
     SEARCH_LOG,
     TRAIN_LOG,
     CompareFolder,
     RankFolder,
     RunFolder,
     TruthFolder,
+    said_of_near,
+    why_no_run,
 )
 
 __all__ = ["html_of", "write"]
@@ -40,8 +44,9 @@ def write(folder: Path, out: Path | None = None) -> Path:
     """
     run = RunFolder(folder)
     page = run.report if out is None else out
+    text = _page(run).render()
     page.parent.mkdir(parents=True, exist_ok=True)
-    records.write_text(page, _page(run).render())
+    records.write_text(page, text)
     return page
 
 
@@ -62,7 +67,11 @@ def _page(run: RunFolder) -> Page:
             f"their own; rank a run against it with manyshot rank RUN --truth {run.path}, whose "
             "page shows both"
         )
+    if not run.path.is_dir():
+        raise ValueError(why_no_run(run.path))
+    near = said_of_near(run.path, RUNS, RECIPE)
     raise ValueError(
         f"{run.path} holds no records: looked for {RESULT}, {SEARCH_LOG}, {TRAIN_LOG} of a run, "
         f"{RANKING} of a rank and {COMPARISON} of a compare; give the folder that manyshot wrote to"
+        f"{f'; {near}' if near else ''}"
     )

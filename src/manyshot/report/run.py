@@ -211,7 +211,7 @@ def _took(run: RunRecords) -> str:
     """How long the parts of the run took; empty if no record says."""
     if run.seconds is None:
         return ""
-    counted = "All commands that worked on this run count; looking at its images does not."
+    counted = "All commands that worked on this run count."
     return f"{tables.took(run.seconds)} {counted}"
 
 

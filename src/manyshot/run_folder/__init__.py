@@ -81,6 +81,7 @@ from manyshot.run_folder.names import (
     RECIPE,
     REPORT,
     RESULT,
+    RUNS,
     SAMPLER,
     SAMPLER_LOG,
     SEARCH_LOG,
@@ -100,6 +101,7 @@ from manyshot.run_folder.names import (
     WEIGHTS,
     ZERO_COST,
 )
+from manyshot.run_folder.near import said_of_near, why_no_run
 from manyshot.run_folder.parts import (
     ACCURACY,
     AFTER,
@@ -178,6 +180,7 @@ __all__ = [
     "RECIPE",
     "REPORT",
     "RESULT",
+    "RUNS",
     "SAMPLER",
     "SAMPLER_LOG",
     "SEARCH_LOG",
@@ -282,6 +285,8 @@ __all__ = [
     "WinnerRecord",
     "ZeroCostLine",
     "cost_of",
+    "said_of_near",
     "sampler_line",
     "truth_lines",
+    "why_no_run",
 ]

@@ -19,6 +19,7 @@ from manyshot.run_folder.parts import (
     TaskRecord,
     TestedRecord,
 )
+from manyshot.run_folder.ranking import Statistic
 from manyshot.run_folder.searching import DoseRecord, ScoreLine, WatchedSet
 
 
@@ -91,6 +92,8 @@ class VerdictRecord(Part):
     """Kendall's tau between these."""
     macs_test_tau: float | None = None
     """Kendall's tau between their MACs and test scores."""
+    beats_macs: Statistic | None = None
+    """By how much the first is above the second, with an interval by the networks."""
     improved: Count | None = None
     """In how many budgets the winner is better, by the supernet, than all random networks."""
     controls: dict[ControlKind, Difference] = Field(default_factory=dict)

@@ -17,6 +17,7 @@ from manyshot.run_folder.beginning import (
 )
 from manyshot.run_folder.comparing import Comparison
 from manyshot.run_folder.finishing import FinishLine, PredictionsRecord, Result, WinnerRecord
+from manyshot.run_folder.near import why_no_run
 from manyshot.run_folder.parts import Count
 from manyshot.run_folder.ranking import MovedRanking, Ranking, RankScoreLine, TruthLine
 from manyshot.run_folder.searching import OrderLine, SearchLine, ShiftingLine
@@ -90,9 +91,7 @@ class _Folder:
             RecipeError: if it is damaged.
         """
         if not self.recipe_file.exists():
-            raise RecordError(
-                f"{self.path} has no {names.RECIPE}: give the folder that manyshot wrote to"
-            )
+            raise RecordError(why_no_run(self.path))
         recipe = Recipe.load(self.recipe_file)
         if "schema_version" not in recipe.model_fields_set:  # ours have every key
             raise RecordError(
@@ -113,12 +112,6 @@ class RunFolder(_Folder):
     Readers of lines return an empty list, and readers of one record None, if there is no file yet.
     All of them raise `RecordError` for a damaged file.
     """
-
-    def recipe(self) -> Recipe:
-        """What the run does; raises what that of any folder does."""
-        if not self.recipe_file.exists():
-            raise RecordError(f"{self.path} is not a run: it has no {names.RECIPE}")
-        return super().recipe()
 
     @property
     def weights(self) -> Path:

@@ -64,10 +64,11 @@ class ZeroCostLine(Record):
 
 FreeBaseline = Literal["macs", "params", "synflow", "naswot", "grad norm"]
 """What orders networks without a supernet: costs, then scores of networks that are not trained."""
-IntervalMethod = Literal["BCa", "percentile", "F", "runs", "crossed"]
+IntervalMethod = Literal["BCa", "percentile", "F", "runs", "crossed", "jackknife"]
 """How the bounds of an interval were found: from the draws of a bootstrap over architectures
 (`manyshot.rank.bootstrap`), by the F distribution (`manyshot.rank.reliability`), by resampling the
-runs of the truth, or by resampling architectures and runs together."""
+runs of the truth, by resampling architectures and runs together, or from the values without each
+architecture in turn (`manyshot.rank.jackknife`)."""
 
 
 class Statistic(Part):

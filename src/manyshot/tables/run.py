@@ -16,6 +16,7 @@ from manyshot.run_folder import (
     RunPart,
     SecondsRecord,
     ShrinkLine,
+    Statistic,
     TaskRecord,
     TestedRecord,
     Timing,
@@ -52,7 +53,9 @@ def took(record: SecondsRecord) -> str:
         for name in get_args(RunPart)
         if record.seconds.get(name)
     ]
-    return f"It took {numbers.seconds(sum(record.seconds.values()))}: {', '.join(parts)}."
+    whole = numbers.seconds(sum(record.seconds.values()))
+    beside = "starting Python and drawing the page are not counted"
+    return f"It took {whole}: {', '.join(parts)}; {beside}."
 
 
 def winners(result: Result) -> Table:
@@ -111,6 +114,7 @@ def measures(verdict: VerdictRecord, task: TaskRecord) -> Table:
         ("Networks finished", numbers.whole(verdict.finished)),
         ("τ of the supernet's order with test scores", _two(verdict.proxy_test_tau)),
         ("τ of the order by MACs with test scores", _two(verdict.macs_test_tau)),
+        ("Difference of these two", _bounded(verdict.beats_macs)),
     ]
     rows += [
         (
@@ -125,6 +129,13 @@ def measures(verdict: VerdictRecord, task: TaskRecord) -> Table:
 
 def _two(value: float | None) -> str:
     return numbers.decimal(value, 2)
+
+
+def _bounded(value: Statistic | None) -> str:
+    """A statistic with its interval, if it has both."""
+    if value is None or value.low is None or value.high is None:
+        return numbers.UNDEFINED if value is None else _two(value.value)
+    return f"{_two(value.value)} (95 % interval {_two(value.low)} to {_two(value.high)})"
 
 
 def _spread(value: float | None, task: TaskRecord) -> str:

@@ -5,14 +5,17 @@ From then on the run has a number of epochs, so that it resumes, and is repeated
 
 from __future__ import annotations
 
+import contextlib
 import math
+import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
+import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import nn
@@ -24,9 +27,10 @@ from manyshot.pipeline.build import Workspace
 from manyshot.pipeline.plain import plain_module
 from manyshot.pipeline.search_checks import GENERATOR
 from manyshot.pipeline.stages.train import train_supernet
-from manyshot.progress import Progress, Silent
+from manyshot.progress import Advance, Progress, Silent
 from manyshot.recipe import Recipe, RecipeError, ShrinkSettings, TrainingSettings
 from manyshot.run_folder import RunFolder, Trained
+from manyshot.search import Limit
 from manyshot.search.limit import any_of
 from manyshot.seeding import numpy_rng
 from manyshot.space import Arch
@@ -36,10 +40,16 @@ from manyshot.train.optim import as_far_as_it_has
 Samples: TypeAlias = LabelledImages | OwnSet
 
 MEASURED_S = 3.0
-"""Steps are timed until so many seconds have passed, or for an epoch if that is shorter."""
+"""Steps are timed for about so many seconds, or for a few epochs if that is shorter."""
 
 FORETOLD_S = 0.5
 """Likewise, for an estimate that decides nothing."""
+
+STRETCHES = 5
+"""Steps are timed in so many stretches, whose median counts: others may need the machine now."""
+
+LONGEST = 4
+"""So many times as long as is enough, and there are no more stretches: four steps took as long."""
 
 BEGINNING_S = 5.0
 """About how long workers take to begin, each of which imports torch: measured on two cores."""
@@ -229,7 +239,10 @@ def estimate(
     if whole and recipe.finish.mode != "inherit":
         settings = recipe.finish.training
         steps = len(ws.batches(settings, samples=ws.finishing_data(recipe.finish)))
-        step = seconds_of_a_step(lambda count: _finish(ws, accelerator, count), steps, FORETOLD_S)
+        arch = _usual_winner(ws)
+        step = seconds_of_a_step(
+            lambda count: _finish(ws, accelerator, count, arch), steps, FORETOLD_S
+        )
         controls = recipe.controls
         scaled = controls.scaled and recipe.network.convert is not None
         budgets = len(recipe.search.budgets)
@@ -242,15 +255,16 @@ def estimate(
 
 
 def _seconds_of_a_score(ws: Workspace) -> float:
-    """How long scoring the largest network within the budgets takes, the second time."""
-    arch = _largest_within(ws)
+    """How long scoring a network of middling cost takes: the median of three after the first."""
+    archs = sorted(_within(ws), key=lambda arch: ws.costs["macs"]([arch])[0].item())
+    arch = archs[len(archs) // 2]
     calibration, validation = ws.calibration(), ws.fixed("validation", ws.recipe.evaluate.images)
-    took = 0.0
-    for _ in range(2):
+    took = []
+    for _ in range(4):
         begun = time.perf_counter()
         score(ws.net, arch, calibration=calibration, validation=validation, task=ws.task)
-        took = time.perf_counter() - begun
-    return took
+        took.append(time.perf_counter() - begun)
+    return statistics.median(took[1:])
 
 
 def in_words(seconds: float) -> str:
@@ -262,12 +276,12 @@ def in_words(seconds: float) -> str:
 
 
 def seconds_of_a_step(
-    train: Callable[[int], None], most: int, enough_s: float = MEASURED_S
+    train: Callable[[int], float], most: int, enough_s: float = MEASURED_S
 ) -> float:
     """How long an optimiser step takes, after a few that are not counted.
 
     Args:
-        train: trains for so many steps.
+        train: trains for so many steps, and says in how many seconds, without making the training.
         most: the most steps at once.
         enough_s: seconds after which no more are timed.
     """
@@ -277,17 +291,35 @@ def seconds_of_a_step(
         return _seconds_of_a_step(train, most, enough_s)
 
 
-def _seconds_of_a_step(train: Callable[[int], None], most: int, enough_s: float) -> float:
+def _seconds_of_a_step(train: Callable[[int], float], most: int, enough_s: float) -> float:
     train(min(2, most))
-    count = min(4, most)
+    count, stretch_s = min(4, most), enough_s / STRETCHES
+    steps_s: list[float] = []
+    total_s = 0.0
     while True:
-        begun = time.perf_counter()
-        train(count)
         # as long as the first process took, or they would not all go on
-        took: float = broadcast_object_list([time.perf_counter() - begun])[0]
-        if took >= enough_s or count == most:
-            return took / count
-        count = min(most, max(2 * count, math.ceil(count * enough_s / took)))
+        took: float = broadcast_object_list([train(count)])[0]
+        if took < stretch_s and count < most:
+            count = min(most, max(2 * count, math.ceil(count * stretch_s / took)))
+            continue
+        steps_s.append(took / count)
+        total_s += took
+        if len(steps_s) == STRETCHES or total_s >= LONGEST * enough_s:
+            return statistics.median(steps_s)
+
+
+class _Stopwatch:
+    """Progress that shows nothing and counts the seconds of its stages."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    @contextlib.contextmanager
+    def stage(self, name: str, total: int, done: int = 0) -> Iterator[Advance]:
+        """Counts a stage (see `Progress.stage`)."""
+        begun = time.perf_counter()
+        yield lambda done, note: None
+        self.seconds += time.perf_counter() - begun
 
 
 def _first_of(samples: Samples, settings: TrainingSettings, steps: int) -> Samples:
@@ -307,11 +339,14 @@ _ONE_EPOCH = {
 """Such small steps take as long as others, and do not diverge."""
 
 
-def _train_supernet(ws: Workspace, accelerator: Accelerator, steps: int) -> None:
+def _train_supernet(ws: Workspace, accelerator: Accelerator, steps: int) -> float:
     """Trains the supernet for some steps, in the whole space, and gives it its weights back.
 
     After an error, which ends the run, it does not: a supernet that was shared out when its
     training failed cannot take them, and to try would hide what went wrong.
+
+    Returns:
+        The seconds that the steps took.
     """
     uncompiled = {"compile": False}  # which takes longer than all that is timed
     settings = ws.recipe.train.model_copy(update={**_ONE_EPOCH, **uncompiled})
@@ -319,17 +354,23 @@ def _train_supernet(ws: Workspace, accelerator: Accelerator, steps: int) -> None
     splits = replace(ws.splits, train=_first_of(ws.splits.train, settings, steps))
     whole = ShrinkSettings()  # or so few steps would be timed with all turns of a shrinker
     recipe = ws.recipe.model_copy(update={"train": settings, "shrink": whole})
-    few = replace(ws, splits=splits, recipe=recipe)
-    train_supernet(few, accelerator, None, Silent())
+    few, watch = replace(ws, splits=splits, recipe=recipe), _Stopwatch()
+    train_supernet(few, accelerator, None, watch)
     ws.net.load_state_dict(weights)
+    return watch.seconds
 
 
-def _finish(ws: Workspace, accelerator: Accelerator, steps: int) -> None:
-    """Trains the network that winners are likely to be like for some steps."""
+def _finish(ws: Workspace, accelerator: Accelerator, steps: int, arch: Arch | None = None) -> float:
+    """Trains a network as a winner for some steps, by default the largest within the budgets.
+
+    Returns:
+        The seconds that the steps took.
+    """
     finish = ws.recipe.finish
+    arch = _largest(ws, _within(ws)) if arch is None else arch
     taught = (ws.finishing_teacher(finish), ws.distiller(finish))
     few = _first_of(ws.finishing_data(finish), finish.training, steps)
-    _alone(ws, accelerator, _largest_within(ws), finish.training, few, *taught)
+    return _alone(ws, accelerator, arch, finish.training, few, *taught)
 
 
 def seconds_alone(
@@ -345,9 +386,9 @@ def seconds_alone(
     """
     steps = len(ws.batches(settings))
 
-    def train(count: int) -> None:
+    def train(count: int) -> float:
         few = _first_of(ws.splits.train, settings, count)
-        _alone(ws, accelerator, arch, settings, few)
+        return _alone(ws, accelerator, arch, settings, few)
 
     return seconds_of_a_step(train, steps, FORETOLD_S) * steps * settings.epochs
 
@@ -360,9 +401,10 @@ def _alone(
     samples: Samples,
     teacher: nn.Module | None = None,
     distiller: Distiller | None = None,
-) -> None:
-    """Trains a network by itself for one epoch of some samples."""
+) -> float:
+    """Trains a network by itself for one epoch of some samples, and says in how many seconds."""
     settings, alone = settings.model_copy(update=_ONE_EPOCH), plain_module(ws.net, arch, ws.device)
+    watch = _Stopwatch()
     fit(
         alone,
         ws.batches(settings, accelerator.process_index, accelerator.num_processes, samples),
@@ -372,24 +414,41 @@ def _alone(
         settings=as_far_as_it_has(settings, alone),
         seed=ws.recipe.seed + 1,
         accelerator=accelerator,
+        progress=watch,
     )
+    return watch.seconds
 
 
-def _largest_within(ws: Workspace) -> Arch:
-    """Of some architectures that are within a budget, the one with most multiply-adds.
+def _limits(ws: Workspace) -> list[Limit]:
+    """The budgets, but for those on latency, which is not measured yet."""
+    return ws.limits(metrics=tuple(ws.costs.keys() - {"latency_ms"}))
 
-    Budgets on latency, which is not measured yet, are not looked at; without others it is the
-    largest architecture.
-    """
-    space = ws.net.space
-    limits = ws.limits(metrics=tuple(ws.costs.keys() - {"latency_ms"}))
-    if not limits:
-        return space.largest
-    rng, either = numpy_rng("any", "survey"), any_of(limits)
+
+def _within(ws: Workspace, limit: Limit | None = None) -> list[Arch]:
+    """Some architectures within a limit, by default those that are within any budget."""
+    space, limits = ws.net.space, _limits(ws)
+    rng = numpy_rng("any", "survey")
     drawn = [space.smallest, *(space.sample(rng) for _ in range(_DRAWN)), space.largest]
-    fits = either.satisfied(drawn)
-    within = [arch for arch, is_within in zip(drawn, fits, strict=True) if is_within] or [
-        space.smallest
-    ]
-    macs = ws.costs["macs"](within)
-    return within[int(macs.argmax())]
+    if limit is None and not limits:
+        return drawn
+    fits = (any_of(limits) if limit is None else limit).satisfied(drawn)
+    within = [arch for arch, is_within in zip(drawn, fits, strict=True) if is_within]
+    return within or [space.smallest]
+
+
+def _largest(ws: Workspace, archs: Sequence[Arch]) -> Arch:
+    """The architecture with most multiply-adds."""
+    return archs[int(ws.costs["macs"](archs).argmax())]
+
+
+def _usual_winner(ws: Workspace) -> Arch:
+    """Of architectures within budgets the one that costs about as winners do on average.
+
+    A winner costs about as much as the largest within its budget.
+    """
+    limits, macs = _limits(ws), ws.costs["macs"]
+    within = _within(ws)
+    if not limits:
+        return _largest(ws, within)
+    likely = np.mean(macs([_largest(ws, _within(ws, limit)) for limit in limits]))
+    return within[int(np.abs(macs(within) - likely).argmin())]

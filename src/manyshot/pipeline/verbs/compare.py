@@ -31,6 +31,7 @@ from manyshot.run_folder import (
     MetricRecord,
     Ranking,
     RunFolder,
+    why_no_run,
 )
 from manyshot.writing import writing
 
@@ -123,7 +124,7 @@ def _metric(run: Path) -> MetricRecord:
 
 def _existing(path: Path) -> Path:
     if not path.exists():
-        raise records.RecordError(f"{path.parent} is not a finished run: it has no {path.name}")
+        raise records.RecordError(why_no_run(path.parent, path.name))
     return path
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from manyshot import records
 from manyshot.data.sources import CHANNELS
 from manyshot.pipeline.stages.adopt import digest_of
+from manyshot.plugins import shown
 from manyshot.recipe import FILES, Recipe, RecipeError
 from manyshot.run_folder import WEIGHTS, RunFolder
 from manyshot.shipped import located
@@ -70,6 +71,8 @@ def transfer_recipe(run: Path, path: Path | None, data: str | None, overrides: l
     target = [] if data is None else [f"data.name={data!r}"]
     for text in [*overrides, *target, f"transfer.source={digest_of(weights)!r}"]:
         override(values, text)
+    if overrides:
+        source = f"{source} with {' '.join(f'--set {shown(text)}' for text in overrides)}"
     shifts = {"name": "population", "watched": WATCHED}
     for section, given in (("data", {}), ("shifting", shifts)):
         if isinstance(values.setdefault(section, {}), dict):  # else a recipe refuses it
