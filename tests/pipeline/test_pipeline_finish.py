@@ -55,7 +55,7 @@ def test_scratch_weights_owe_nothing_to_the_supernet(tmp_path):
     for epochs in (1, 2):
         recipe = small(
             "finish.mode=scratch", f"train.lr={0.1 * epochs}", "search.candidates=256",
-            "search.generation=256", "search.budgets=['macs<=18%']",
+            "search.generation=64", "search.budgets=['macs<=18%']",
         )  # fmt: skip
         folder = tmp_path / str(epochs)
         train_only(recipe, folder)

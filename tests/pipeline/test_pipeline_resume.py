@@ -22,7 +22,7 @@ from pipeline_runs import SMALL, Stopped, lines, outcome, run, small
 @EVERY
 @pytest.mark.usefixtures("built_once")
 def test_stopped_after_every_durable_write(tmp_path, of):
-    recipe = small("search.candidates=4", "search.generation=2")
+    recipe = small("search.candidates=4", "search.generation=3")
     left = left_by_kills(tmp_path / "whole", lambda: run(recipe, tmp_path / "whole"))
     whole = outcome(tmp_path / "whole")
     written = [name for name, _ in left]

@@ -542,8 +542,8 @@ def sets(*overrides):
         (["RUN", "--data=folder"], 1, "'folder' needs data.root"),
         (["RUN", "net.toml"], 2, "net.toml: network is not that of the supernet in RUN: leave it "
          "out, the run's is taken"),
-        (["RUN", "--data=levels", *sets("sharing.name=k_shot")], 2, "RUN: sharing is not that of "
-         "the supernet in RUN: leave it out"),
+        (["RUN", "--data=levels", *sets("sharing.name=k_shot")], 2, "RUN with --set "
+         "'sharing.name=k_shot': sharing is not that of the supernet in RUN: leave it out"),
         (["RUN", "--data=levels", *sets(NEAR, "search.name=generator", "search.options={}")], 2,
          "takes winners from a trained sampler, and a transfer trains none"),
         (["RUN", "--data=levels", *sets(NEAR, "search.name=generator", "search.options={}",

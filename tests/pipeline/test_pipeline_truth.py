@@ -120,7 +120,7 @@ def test_a_truth_is_found_by_its_name_where_the_command_puts_it(done, tmp_path, 
     found = load_truth("mine")
     assert found.name == name_of_truth("truth/mine") == name_of_truth("mine") == "mine"
     assert found.digest == load_truth(done).digest
-    with pytest.raises(TruthError, match="tmp holds no truth.jsonl: train networks alone first"):
+    with pytest.raises(TruthError, match="tmp holds no truth.jsonl: near it: truth/mine; or train"):
         load_truth(shutil.copytree(tmp_path / "mine", tmp_path / "tmp"))
 
 
