@@ -17,6 +17,7 @@ import torch
 
 from benchmarks.lib import kept, pages
 from manyshot import records
+from manyshot.allocation import hold_freed_memory
 
 Timed = Callable[[], Sequence[float]]
 """Runs once and returns the seconds of its parts."""
@@ -61,12 +62,15 @@ def take(
 ) -> None:
     """Measures what the command line asks for, and records it.
 
+    The process keeps what it frees; else one side pays for pages that another gave back.
+
     Args:
         given: the command line.
         path: where records are appended.
         sections: what measures each section.
         workloads: by the names that the command line has.
     """
+    hold_freed_memory()
     for section in given.sections or sections:
         for work in (workloads[at] for at in given.at):
             for found in sections[section](work, given.rounds):
