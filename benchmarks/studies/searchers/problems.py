@@ -20,7 +20,7 @@ from manyshot.space import Arch, SearchSpace
 QUERIES = (10, 20, 50, 100, 200, 400)
 DEVICES = ("eyeriss", "titan_rtx_1", "pixel3", "raspi4")
 TRAINED = {"tiny": ms.zoo.tiny, "methods": network}
-"""Networks whose trainings alone are in `benchmarks/truths`, all of `tiny` and some of `methods`."""
+"""What `benchmarks/truths` has trainings alone of: all of `tiny`, some of `methods`."""
 
 
 @dataclass(frozen=True)

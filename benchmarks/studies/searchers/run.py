@@ -8,8 +8,8 @@ What it would return after k is the best told (`manyshot.search.best`). On NAS-B
 told one of the three runs (seed modulo 3), and the network returned is judged by the mean of the
 three. On NAS-Bench-201 there is one run of 12 epochs, which is told and judges; once the validation
 accuracy of 12 epochs is told, and the test accuracy judges. Some arms search tables besides that no
-default was chosen on (`design.md`). Every search is a record; what is on
-record is not done again. The page is `page.md`.
+default was chosen on (`design.md`). Every search is a record; what is on record is not done again.
+The page is `page.md`.
 """
 
 from __future__ import annotations
