@@ -63,10 +63,9 @@ class Problem:
         if not self.cost:
             return []
         costs = self.costs
+        over = 2 * self.limit
         return [
-            Limit(
-                self.budget, lambda archs: [costs.get(arch, np.inf) for arch in archs], self.limit
-            )
+            Limit(self.budget, lambda archs: [costs.get(arch, over) for arch in archs], self.limit)
         ]
 
     def oracle(self, seed: int) -> np.ndarray:
