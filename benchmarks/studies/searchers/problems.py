@@ -133,7 +133,7 @@ ARMS: dict[str, Arm] = {
     "gp": Arm("optuna", {"sampler": "gp"}, most=50, on="few", seeds=5),
 }
 """The searchers: the defaults, and what the defaults may be compared with. A new one is a line.
-Between the three of `predictor` a rule decides that was written before, in `design.md`.
+Between the three of `predictor` decided a rule that was written before, in `design.md`.
 
 `perturbation` is none of them, since it removes options from a supernet that runs; `mct` has no
 tree of a sampler to go on from.
