@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any, Literal
 
 import numpy as np
+from torch import nn
 
 import manyshot as ms
 from benchmarks.lib import kept
@@ -19,7 +20,7 @@ from manyshot.space import Arch, SearchSpace
 
 QUERIES = (10, 20, 50, 100, 200, 400)
 DEVICES = ("eyeriss", "titan_rtx_1", "pixel3", "raspi4")
-TRAINED = {"tiny": ms.zoo.tiny, "methods": network}
+TRAINED: dict[str, Callable[[], nn.Module]] = {"tiny": ms.zoo.tiny, "methods": network}
 """What `benchmarks/truths` has trainings alone of: all of `tiny`, some of `methods`."""
 
 
