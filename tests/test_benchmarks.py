@@ -702,6 +702,21 @@ def test_a_search_of_the_study_of_searchers_is_as_it_is_by_hand():
         assert arm.most in QUERIES and any(arm.runs(p, 0) for p in few())
 
 
+def test_a_table_of_some_networks_is_searched_within_them():
+    """The cheaper half of 160 networks of 15,625: all are told, by the trainings of one seed."""
+    from benchmarks.studies.searchers import run as study
+    from benchmarks.studies.searchers.problems import held_out
+
+    lines = (kept.TRUTHS / "methods_truth.jsonl").read_text().splitlines()
+    trained = [row for row in map(json.loads, lines) if row.get("seed") == 1]
+    limit = sorted(row["macs"] for row in trained)[len(trained) // 2]
+    cheap = [row for row in trained if row["macs"] <= limit]
+    record = study.search(held_out()[-1], "predictor, top 10", seed=1)
+    assert record["told"] == len(cheap) < len(trained)
+    score = {row["arch"].replace("-", ""): row["test_score"] for row in trained}
+    assert score[record["found"][-1]] == max(row["test_score"] for row in cheap)
+
+
 def test_arms_of_the_study_of_methods_are_legal_and_contrasts_name_them():
     from benchmarks.studies.methods.arms import ARMS, CONTRASTS, REFERENCE
     from benchmarks.studies.methods.run import recipe_of

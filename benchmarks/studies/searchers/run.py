@@ -7,8 +7,9 @@ made for one at a time ask for one, and slow ones end earlier or search fewer pr
 What it would return after k is the best told (`manyshot.search.best`). On NAS-Bench-Macro it is
 told one of the three runs (seed modulo 3), and the network returned is judged by the mean of the
 three. On NAS-Bench-201 there is one run of 12 epochs, which is told and judges; once the validation
-accuracy of 12 epochs is told, and the test accuracy judges. Every search is a record; what is on
-record is not done again. The page is `page.md`.
+accuracy of 12 epochs is told, and the test accuracy judges. Some arms search tables besides that no
+default was chosen on (`design.md`). Every search is a record; what is on record is not done again.
+The page is `page.md`.
 """
 
 from __future__ import annotations
@@ -27,9 +28,16 @@ from pymoo.indicators.hv import Hypervolume
 from benchmarks.lib import kept
 from benchmarks.lib.measuring import provenance
 from benchmarks.studies.searchers.page import write_page
-from benchmarks.studies.searchers.problems import ARMS, QUERIES, Problem, few, problems
+from benchmarks.studies.searchers.problems import (
+    ARMS,
+    QUERIES,
+    Problem,
+    few,
+    held_out,
+    problems,
+    space_of,
+)
 from manyshot import records
-from manyshot.rank.published import SPACES
 from manyshot.search import best, make_searcher, non_dominated
 from manyshot.space import Arch
 
@@ -66,7 +74,8 @@ def search(problem: Problem, arm: str, seed: int) -> dict[str, Any]:
     queries = [k for k in QUERIES if k <= settings.most]
     found = [returned({a: scores[a] for a in told[:k]}, problem) for k in queries]
     best_of_all = max(within(problem), key=scores.__getitem__)
-    record: dict[str, Any] = {} if problem.limits else {"front": fronts(problem, told, queries)}
+    whole = problem in problems() and not problem.limits
+    record = {"front": fronts(problem, told, queries)} if whole else {}
     return {
         **key(problem, arm, seed),
         **record,
@@ -113,12 +122,6 @@ def points_of(problem: Problem) -> np.ndarray:
     return np.column_stack([1 - problem.truth.scores_N, macs / macs.max()])
 
 
-@cache
-def space_of(table: str) -> Any:
-    """One object for all searches, so that what is known of a space is found once."""
-    return SPACES[table]()
-
-
 def key(problem: Problem, arm: str, seed: int) -> dict[str, Any]:
     """What makes two records the same search."""
     return {"table": problem.table, "budget": problem.budget, "searcher": arm, "seed": seed}
@@ -132,16 +135,17 @@ def measure(path: Path, arms: Sequence[str], seeds: int) -> None:
         for row in known
         if "found" in row
     }
+    every = (*problems(), *held_out())
     todo = [  # the fast arms on a few problems first, then the slow ones, then all others
         (problem, arm, seed)
-        for problem, seed, arm in itertools.product(problems(), range(seeds), arms)
+        for problem, seed, arm in itertools.product(every, range(seeds), arms)
         if ARMS[arm].runs(problem, seed) and tuple(key(problem, arm, seed).values()) not in done
     ]
     todo.sort(key=lambda each: (each[0] not in few(), -ARMS[each[1]].most, each[2]))
     if todo:
         records.append(path, {"measure": "from here", **provenance()})
     for table in dict.fromkeys(problem.table for problem, _, _ in todo):
-        warm(next(problem for problem in problems() if problem.table == table), arms)
+        warm(next(problem for problem in every if problem.table == table), arms)
     for problem, arm, seed in todo:
         records.append(path, search(problem, arm, seed))
 
