@@ -66,12 +66,19 @@ def checked(function: Callable[Parameters, T]) -> Callable[Parameters, T]:
 
 def explained(error: ValidationError) -> str:
     """What a validation finds wrong, in one line: each key, its value, and what is allowed."""
-    return "; ".join(
-        ".".join(map(str, problem["loc"])) + f" = {shown(problem['input'])}: {problem['msg']}"
-        if problem["loc"]
-        else problem["msg"].removeprefix("Value error, ")
-        for problem in error.errors()
-    )
+
+    def said(problem: Any) -> str:
+        where = ".".join(map(str, problem["loc"]))
+        if problem["type"] == "missing":  # whose input is all that there is
+            return f"{where} is needed"
+        words = str(problem["msg"])
+        return (
+            f"{where} = {shown(problem['input'])}: {words}"
+            if where
+            else words.removeprefix("Value error, ")
+        )
+
+    return "; ".join(map(said, error.errors()))
 
 
 def shown(value: object) -> str:
@@ -266,14 +273,20 @@ def dataclass_of_options(plugin: Callable[..., Any]) -> type[Any] | None:
         return None
     classes = [parameter.annotation, *get_args(parameter.annotation)]
     for variable in [c for c in classes if isinstance(c, TypeVar)]:
-        classes += [*type_arguments(plugin), variable.__bound__]
+        classes += [*type_arguments(plugin, variable.__bound__ or object), variable.__bound__]
     return next((c for c in classes if inspect.isclass(c) and dataclasses.is_dataclass(c)), None)
 
 
-def type_arguments(plugin: Callable[..., Any]) -> list[Any]:
-    """What a class and those that it extends put in place of type variables, the nearest first."""
+def type_arguments(plugin: Callable[..., Any], bound: type[T]) -> list[type[T]]:
+    """What a class and those that it extends put in place of type variables, the nearest first.
+
+    Args:
+        plugin: the class.
+        bound: of classes that do not extend this one nothing is said.
+    """
     bases = (vars(one).get("__orig_bases__", ()) for one in getattr(plugin, "__mro__", ()))
-    return [argument for some in bases for base in some for argument in get_args(base)]
+    every = (argument for some in bases for base in some for argument in get_args(base))
+    return [one for one in every if inspect.isclass(one) and issubclass(one, bound)]
 
 
 def option_fields(options: type[Any]) -> list[dataclasses.Field[Any]]:

@@ -368,5 +368,7 @@ def test_two_folders_of_one_part_are_refused(tmp_path, write_folder_set):
 
 def test_a_folder_above_those_of_the_parts_is_told_which_to_take(tmp_path, write_folder_set):
     write_folder_set(tmp_path / "unpacked", parts=("training",))
+    write_folder_set(tmp_path / "another", parts=("testing", "test"))
+    (tmp_path / "locked").mkdir(mode=0)
     with pytest.raises(DataNotFound, match=r"give data.root = '.*/unpacked', which holds such a"):
         load("folder", root=tmp_path)

@@ -161,6 +161,16 @@ def test_classes_may_have_names_and_shards_folders(tmp_path, folder):
         load("shards", root=tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize(
+    "names", [("Training/0.tar", "Valid/0.tar"), ("x_Train_0.tar", "x-valid-0.tar")]
+)
+def test_parts_have_the_names_that_folders_of_images_have(tmp_path, folder, names):
+    for part, name in zip(("train", "test"), names, strict=True):
+        write_shard(tmp_path / "named" / name, members(folder, part))
+    splits = load("shards", root=tmp_path / "named", image_size=8)
+    assert splits.class_counts["test"] == (6, 6)
+
+
 def test_a_shard_that_changes_under_a_run_gives_no_image_of_another(shards):
     """Of the same length, with another image at the same place."""
     path = shards / "set-train-0001.tar"

@@ -141,6 +141,17 @@ def test_without_a_reward_a_search_is_identified_as_before():
     assert Recipe.build({}, [], "x").search.reward.target is None
 
 
+def test_without_compiling_a_training_is_identified_as_before():
+    ws = Workspace.build(small())
+    train, compiles = ws.recipe.train, ws.recipe.train.model_copy(update={"compile": True})
+    before = str(train).replace("compile=False ", "").replace(" compile=False", "")
+    off = {"sgld=0.0 ", f" snapshots={train.snapshots!r}"}
+    for text in off:
+        before = before.replace(text, "")
+    assert fingerprint(ws, train, train) == fingerprint(ws, train, before)
+    assert fingerprint(ws, train, train) != fingerprint(ws, train, compiles)
+
+
 class TestFind:
     def net(self):
         return ms.Supernet(ms.zoo.tiny(width=3), input_shape=(1, 8, 8))

@@ -144,6 +144,9 @@ def test_few_finished_networks_do_not_tell_an_order_from_that_by_macs():
     [said] = [words for words in found.words if "counting MACs" in words]
     assert "networks that were finished are too few to tell the supernet's order from" in said
     assert "95 % interval of the difference -" in said and "better" not in said
+    turned = [n.model_copy(update={"macs": 100 - n.macs}) for n in networks]
+    wide = verdict(TASK, turned, [], [], parts={}, chance=None, within=None).beats_macs
+    assert wide.high == 2.0 and wide.cut  # as far as two taus can be apart
     few = verdict(TASK, networks[:5], [], [], parts={}, chance=None, within=None)
     assert few.beats_macs is None and not any("counting" in words for words in few.words)
 

@@ -190,6 +190,10 @@ def test_who_breaks_the_contract_of_ask_is_named() -> None:
         with pytest.raises(ValueError, match=f"^searcher Fixed {said}"):
             next(asked_of(Fixed(archs), 6, 3, space))
     assert list(asked_of(Fixed([(1, 0), (1, 1)]), 4, 2, space)) == [[(1, 0), (1, 1)]] * 2
+    nothing = Fixed([])
+    nothing.archs = None  # type: ignore[assignment]
+    with pytest.raises(ValueError, match="^searcher Fixed proposed None: give architectures"):
+        next(asked_of(nothing, 6, 3, space))
 
 
 def test_a_search_learns_if_one_of_its_proposals_is_made_after_the_random_start() -> None:

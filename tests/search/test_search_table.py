@@ -1,6 +1,7 @@
 """Searchers by name."""
 
 from collections.abc import Sequence
+from typing import Generic, TypeVar
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from manyshot.search import (
     Portion,
     RandomSearch,
     Searcher,
+    SearcherOptions,
     VersionedOptions,
     make_searcher,
 )
@@ -28,6 +30,7 @@ from manyshot.search.table import takes_sampler
 from manyshot.space import Arch, Decision, SearchSpace
 from manyshot.testing.searchers import SearcherSuite, nested_space, score, weight_limit
 
+T = TypeVar("T")
 SPACE = SearchSpace([Decision((0, 1, 2), f"d{i}") for i in range(4)])
 LIMIT = Limit("total<=5", lambda archs: [sum(arch) for arch in archs], 5)
 
@@ -180,12 +183,25 @@ class Further(Stride):
     """One that extends it."""
 
 
+@dataclass
+class Note:
+    """What `Noted` keeps: a dataclass, but no options."""
+
+
+class Keeps(Generic[T]):
+    """Something else that is generic."""
+
+
+class Noted(Keeps[Note], Stride):
+    """One with two bases that are generic."""
+
+
 class TestOneWithOptions(SearcherSuite):
     def make_searcher(self, space: SearchSpace, seed: int, limits: Sequence[Limit]) -> Searcher:
         return Stride(space, seed=seed, limits=limits, options=StrideOptions(best=5))
 
 
-@pytest.mark.parametrize("name", ["Stride", "Further"])
+@pytest.mark.parametrize("name", ["Stride", "Further", "Noted"])
 def test_one_with_options_needs_no_constructor(name: str) -> None:
     """They are read, checked and described, its own before those that all searchers have."""
     plugin = f"{__name__}:{name}"
@@ -207,6 +223,22 @@ def test_one_with_options_needs_no_constructor(name: str) -> None:
     assert said.options[1] == Option(
         "best", "whole number >= 1", "10", "Of which changes are made."
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
+class NeedingOptions(SearcherOptions):
+    """One has no default."""
+
+    wanted: int
+
+
+class Needing(OptionedSearcher[NeedingOptions]):
+    """A searcher that cannot do without an option."""
+
+
+def test_an_option_without_a_default_is_needed() -> None:
+    with pytest.raises(ValueError, match="Needing': wanted is needed$"):
+        make_searcher(f"{__name__}:Needing", SPACE, seed=0)
 
 
 def test_options_of_another_searcher_are_refused() -> None:

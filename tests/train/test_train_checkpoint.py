@@ -1,5 +1,6 @@
 """Weights on disk: what is saved is what is loaded, and nothing else loads."""
 
+import io
 import os
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from torch import nn
 
 import manyshot as ms
 from manyshot import records
-from manyshot.train import CheckpointError, load_weights, save_weights
+from manyshot.train import CheckpointError, checkpoint, load_weights, save_weights
 from manyshot.train.checkpoint import digest, load_checkpoint, save_checkpoint
 
 
@@ -157,4 +158,29 @@ def test_a_checkpoint_on_a_full_disk_says_so(tmp_path, monkeypatch, numbers):
     monkeypatch.setattr(records.tempfile, "mkstemp", on_a_full_disk)
     with pytest.raises(OSError, match=f"the disk is full, so {path} was not written: make room"):
         save_checkpoint(path, {"step": 2, "weights": torch.ones(numbers)})
+    assert path.read_bytes() == before and [*tmp_path.iterdir()] == [path]
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_what_stops_a_command_in_the_middle_of_a_checkpoint_is_no_error_of_torch(
+    tmp_path, monkeypatch, kind
+):
+    """A signal while bytes are written; torch says of the cut file `unexpected pos 896 vs 790`."""
+    path, written = tmp_path / "trainer.pt", []
+    save_checkpoint(path, {"step": 1})
+    before = path.read_bytes()
+
+    class Stopped(io.BufferedWriter):
+        def write(self, buffer):
+            written.append(len(buffer))
+            if len(written) == 9:
+                raise kind
+            return super().write(buffer)
+
+    monkeypatch.setattr(
+        checkpoint, "open", lambda path, mode: Stopped(io.FileIO(path, mode)), raising=False
+    )
+    with pytest.raises(kind):
+        save_checkpoint(path, {"step": 2, "weights": torch.ones(10**5)})
+    assert len(written) >= 9
     assert path.read_bytes() == before and [*tmp_path.iterdir()] == [path]

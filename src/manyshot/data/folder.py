@@ -7,6 +7,7 @@ leaves out, and its import costs what `data/idx.py` says.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from pathlib import Path
@@ -17,13 +18,7 @@ from manyshot.data.decoding import SUFFIXES
 from manyshot.data.files import Bad, Part, kind, readable, sets
 from manyshot.data.images import ImageFolderSet
 from manyshot.data.missing import not_found
-
-NAMES = {
-    "train": ("train", "training"),
-    "test": ("test", "testing"),
-    "val": ("val", "valid", "validation"),
-}
-"""What the folders of the parts may be called, in whichever case."""
+from manyshot.data.parts import folders_of_parts, part_named
 
 
 def image_folders(
@@ -33,9 +28,9 @@ def image_folders(
 
     The test part is `root/test`, or else `root/val` (as in ImageNet, whose test labels are secret;
     with both, `val` is unused), or else a fixed quarter of every class of `root/train`. They may
-    have the other names of `NAMES`, such as `Training` and `valid`. Hidden files and folders, whose
-    names begin with a dot, are no part of it. All files are looked at before any is used; what is
-    left out or converted is in the notes of the parts, and warned of.
+    have the other names of `manyshot.data.parts`, such as `Training` and `valid`. Hidden files and
+    folders, whose names begin with a dot, are no part of it. All files are looked at before any is
+    used; what is left out or converted is in the notes of the parts, and warned of.
 
     Args:
         root: the folder.
@@ -48,7 +43,7 @@ def image_folders(
         ValueError: if a class is empty, or missing in one part, if two folders are for one part, or
             if files cannot be used; the message lists them.
     """
-    folders = _folders_of_parts(root)
+    folders = folders_of_parts(root)
     if "train" not in folders:
         raise not_found(
             "folder",
@@ -64,33 +59,15 @@ def image_folders(
     return sets(root, parts, size, bad, left_out, tests)
 
 
-def _folders_of_parts(root: Path) -> dict[str, str]:
-    """The folder in `root` of each part that has one.
-
-    Raises:
-        ValueError: if two are for one part.
-    """
-    folders: dict[str, str] = {}
-    for name in _visible(str(root))[1] if root.is_dir() else []:
-        part = next((part for part, names in NAMES.items() if name.lower() in names), None)
-        if part is None:
-            continue
-        if part in folders:
-            raise ValueError(
-                f"{root} holds {folders[part]} and {name}, and both are names of the part {part}: "
-                "leave one of them there"
-            )
-        folders[part] = name
-    return folders
-
-
 def _way_out(root: Path) -> str:
     """What to do where there is no `root/train`."""
-    names = _visible(str(root))[1] if root.is_dir() else []
-    if deeper := [name for name in names if "train" in _folders_of_parts(root / name)]:
-        return f"give data.root = '{root / deeper[0]}', which holds such a folder"
-    if any(file.lower().endswith(SUFFIXES) for n in names for file in _visible(f"{root}/{n}")[0]):
-        return f"{root} holds folders of images itself: move them into {root / 'train'}"
+    for name in _visible(str(root))[1] if root.is_dir() else []:
+        with contextlib.suppress(OSError):  # one that may not be read holds nothing for us
+            files, folders = _visible(f"{root}/{name}")
+            if any(part_named(folder) == "train" for folder in folders):
+                return f"give data.root = '{root / name}', which holds such a folder"
+            if any(file.lower().endswith(SUFFIXES) for file in files):
+                return f"{root} holds folders of images itself: move them into {root / 'train'}"
     return "give data.root, the folder that holds train/ (--set data.root=DIR)"
 
 

@@ -27,9 +27,9 @@ def image_shards(
     """The (train, test) parts of shards in the layout of WebDataset (see `manyshot.data.shards`).
 
     Shards of a part are `root/PART/*.tar`, or those of `root/*.tar` with the part as a word in
-    their names: train, and test, or else val or validation, or else a fixed quarter of every class
-    of train. Classes are numbers from 0 without a gap, or those of the lines of `root/classes.txt`,
-    which names them; or they are names.
+    their names: train, and test, or else val, or else a fixed quarter of every class of train. They
+    may have the other names of `manyshot.data.parts`, such as valid. Classes are numbers from 0
+    without a gap, or those of the lines of `root/classes.txt`, which names them; or they are names.
 
     Args:
         root: the folder.

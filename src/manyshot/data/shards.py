@@ -23,6 +23,7 @@ from typing import BinaryIO, NamedTuple, final
 import torch
 from torch import Tensor
 
+from manyshot.data.parts import folders_of_parts, part_named
 from manyshot.data.user_cache import cache_folder, write_whole
 
 ENDING = ".tar"
@@ -106,15 +107,17 @@ def shards_of(root: Path, part: str) -> tuple[str, ...]:
     """The shards of a part, sorted: all of `root/PART/`, or those in `root` that are named by it.
 
     A name is taken apart at what is neither letter nor digit: `imagenet-train-0001.tar` is of the
-    part train. The part `val` may be called validation too.
+    part train. Parts have all names of `manyshot.data.parts`.
+
+    Raises:
+        ValueError: if two folders are for one part.
     """
-    words = {part, "validation"} if part == "val" else {part}
-    folder = next((word for word in sorted(words) if (root / word).is_dir()), None)
+    folder = folders_of_parts(root).get(part)
     if folder is not None:
         names = sorted(name for name in os.listdir(root / folder) if _is_shard(name))
         return tuple(f"{folder}/{name}" for name in names)
     names = sorted(name for name in os.listdir(root) if _is_shard(name))
-    return tuple(name for name in names if words & set(_words(name)))
+    return tuple(name for name in names if part in map(part_named, _words(name)))
 
 
 def _is_shard(name: str) -> bool:

@@ -112,7 +112,12 @@ def _told(item: object) -> str:
     """
     if not isinstance(item, BaseModel):
         return str(item)
-    later = {"sgld": 0.0, "snapshots": SnapshotsSettings(), "reward": RewardSettings()}
+    later = {
+        "sgld": 0.0,
+        "compile": False,
+        "snapshots": SnapshotsSettings(),
+        "reward": RewardSettings(),
+    }
     return " ".join(f"{k}={v!r}" for k, v in item if k not in later or v != later[k])
 
 

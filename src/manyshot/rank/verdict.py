@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manyshot.rank.correlation import jackknife, kendall, null_sd
+from manyshot.rank.crossed import OF_TAUS, with_ends
 from manyshot.run_folder import (
     ControlKind,
     ControlRecord,
@@ -235,14 +236,13 @@ def _finished(task: TaskRecord, networks: Sequence[TestedRecord]) -> dict[str, A
     macs = [network.macs for network in distinct]
     gain = _gain(proxies, macs, tested)
     bounds = jackknife(_gain, proxies, macs, tested)
-    ends: dict[str, Any] = {"low": None, "high": None}
-    if bounds is not None:
-        ends = {"low": bounds.low, "high": bounds.high, "interval": bounds.method}
+    ends = None if bounds is None else (bounds.low, bounds.high)
+    beats = with_ends(gain, ends, OF_TAUS, "jackknife")
     return {
         "finished": len(distinct),
         "proxy_test_tau": kendall(proxies, tested),
         "macs_test_tau": kendall(macs, tested),
-        "beats_macs": None if gain is None else {"value": gain, **ends},
+        "beats_macs": None if gain is None else beats.plain(),
     }
 
 

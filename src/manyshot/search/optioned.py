@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -76,8 +75,7 @@ class OptionedSearcher(BaseSearcher, Generic[Options]):
         Raises:
             ValueError: if two limits have one name, or the options are another searcher's.
         """
-        kind: Any = next(filter(dataclasses.is_dataclass, type_arguments(type(self))), None)
-        kind = kind or SearcherOptions
+        kind: Any = next(iter(type_arguments(type(self), SearcherOptions)), SearcherOptions)
         if not isinstance(options, kind | None):
             raise ValueError(
                 f"{type(self).__name__} takes options of {kind.__name__}, "

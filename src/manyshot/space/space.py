@@ -329,6 +329,8 @@ class SearchSpace(Shown):
             ValueError: if one is not in the space, or no sequence of whole numbers; the message
                 says what `check` does besides.
         """
+        if not isinstance(archs, Iterable):
+            raise ValueError(f"{who} proposed {archs!r}: give architectures, as a list of tuples")
         checked = []
         for arch in archs:
             try:

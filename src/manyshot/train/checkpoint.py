@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
 import torch
 from safetensors.torch import load, save
@@ -31,31 +30,13 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     Raises:
         OSError: if the disk is full, or may not be written to.
     """
-    with atomic(path) as temporary, _Remembering(io.FileIO(temporary, "w")) as file:
+    with atomic(path) as temporary, open(temporary, "wb") as file:
         try:
             torch.save({"schema": SCHEMA, **state}, file)
-        except RuntimeError as error:
-            if file.error is not None:
-                raise file.error from error
-            raise
-
-
-@final
-class _Remembering(io.BufferedWriter):
-    """A file that remembers an error of the disk, in place of which torch raises one of its own.
-
-    Attributes:
-        error: the error, if there was one.
-    """
-
-    error: OSError | None = None
-
-    def write(self, buffer: Any, /) -> int:
-        """Writes bytes, and returns how many."""
-        try:
-            return super().write(buffer)
-        except OSError as error:
-            self.error = error
+        except RuntimeError as error:  # torch's, of the cut file, in place of what cut it
+            cause = error.__context__
+            if isinstance(cause, OSError) or not isinstance(cause, Exception | None):
+                raise cause from error
             raise
 
 
