@@ -11,7 +11,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from manyshot import pipeline
 from manyshot.cost import CostTable, subnet_macs
 from manyshot.pipeline import Workspace
-from manyshot.pipeline.beforehand import check, check_compiler, check_sharding
+from manyshot.pipeline.beforehand import check, check_ways
 from manyshot.pipeline.checks import check_settings
 from manyshot.pipeline.identity import weights_fingerprint
 from manyshot.pipeline.opening import open_folder
@@ -239,10 +239,10 @@ def test_what_cannot_be_shared_out_is_refused_before_anything_is_written(tmp_pat
         run(small("train.shard=true"), tmp_path / "run")
     assert not RunFolder(tmp_path / "run").has_records
     ws = Workspace.build(small("train.shard=true"))
-    check_sharding(ws, 2)
+    check_ways(ws, 2)
     shrinks = replace(ws, recipe=small("train.shard=true", "shrink={name='angle', at=[0.5]}"))
     with pytest.raises(RecipeError, match=r"train: shard = true .* a space that shrinks"):
-        check_sharding(shrinks, 2)
+        check_ways(shrinks, 2)
 
 
 def no_compiler(graph, inputs):
@@ -257,8 +257,8 @@ def test_a_compiler_that_is_missing_is_known_before_anything_is_written(tmp_path
     assert not RunFolder(tmp_path / "run").has_records
     ws = Workspace.build(small("train.compile=true"))
     with pytest.raises(RecipeError, match=r"train: compile = true is for one process, and 2 train"):
-        check_compiler(ws, 2)
-    check_compiler(Workspace.build(small("train.compile=true", "train.epochs=0")), 2)
+        check_ways(ws, 2)
+    check_ways(Workspace.build(small("train.compile=true", "train.epochs=0")), 2)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:The .grad attribute")
