@@ -408,9 +408,9 @@ def measure_compiled(bench: Bench) -> Found:
             continue
         images, labels = (part.to(bench.device) for part in work.images(work.batch))
         sides = {}
-        for name, own in (("compiled", net), ("plain", plain)):
-            paths = [functools.partial(own, arch=arch) for arch in archs]
-            sides[name] = steps_of(bench, paths, [SGD(own.parameters())] * 2, images, labels)
+        for name, side in (("compiled", net), ("plain", plain)):
+            paths = [functools.partial(side, arch=arch) for arch in archs]
+            sides[name] = steps_of(bench, paths, [SGD(side.parameters())] * 2, images, labels)
         began = time.perf_counter()
         for path in sides["compiled"]:
             path()

@@ -27,8 +27,8 @@ def main(epochs: int = 12, candidates: int = 60, seed: int = 0) -> tuple[float, 
     net = ms.convert(model, torch.randn(2, *splits.image_shape), ratios=(0.5, 0.75, 1.0))
     print(net.conversion)
 
-    searched = ms.find(net, budgets=["macs<=50%"], score=splits, candidates=candidates)
-    arch = searched.winner("macs<=50%").arch
+    how: dict[str, Any] = {"searcher": "random", "candidates": candidates}
+    arch = ms.find(net, budgets=["macs<=50%"], score=splits, **how).winner("macs<=50%").arch
     calibration = ms.data.fixed(splits.train, 512, 256, **look)
     small = net.extract(arch, stats=ms.evaluate.calibrate(net, arch, calibration))
     ms.fit(small, splits, settings=ms.TrainingSettings(epochs=epochs, lr=0.02), seed=seed)

@@ -416,6 +416,7 @@ def test_the_scaled_network_is_the_widest_within_its_cost(tmp_path):
     assert macs([width + 1 for width in widths]) > limit
 
 
+@pytest.mark.filterwarnings("ignore:candidates = 8 are all drawn at random")
 def test_arms_of_the_study_of_conversion_are_within_their_costs(monkeypatch, tmp_path):
     import manyshot as ms
     from benchmarks.studies.convert import network, ours, run

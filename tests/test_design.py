@@ -21,8 +21,10 @@ def test_every_part_of_the_package_is_in_the_layout() -> None:
     folders = {f"{path.parent.name}/" for path in PACKAGE.glob("*/__init__.py")}
     files = {path.name for path in PACKAGE.glob("*.py")}
     files -= {"__init__.py", "__main__.py", "_version.py"}
-    assert len(folders) > 10
-    assert {name for name in folders | files if f"`{name}`" not in layout} == set()
+    files |= {path.name for path in (PACKAGE / "pipeline").glob("*.py")} - {"__init__.py"}
+    stages = {path.stem for path in (PACKAGE / "pipeline" / "stages").glob("*.py")} - {"__init__"}
+    assert len(folders) > 10 and len(stages) > 10
+    assert {name for name in folders | files | stages if f"`{name}`" not in layout} == set()
 
 
 def test_functions_and_classes_exist() -> None:

@@ -174,7 +174,9 @@ class TestFind:
 
     def test_a_module_needs_batches_if_the_score_had_none(self, splits):
         net = supernet()
-        winner = ms.find(net, budgets=["macs<=90%"], score=sum, candidates=40).winners[0]
+        winner = ms.find(
+            net, budgets=["macs<=90%"], score=sum, searcher="random", candidates=40
+        ).winners[0]
         with pytest.raises(ValueError, match="give calibration=, batches of training images"):
             winner.module()
         looks = {"mean": splits.mean, "std": splits.std, "seed": 0}
@@ -201,14 +203,38 @@ class TestFind:
         ],
     )
     def test_what_cannot_be_searched_is_said(self, arguments, message):
-        usual = {"net": supernet(), "budgets": ["macs<=90%"], "score": sum, "candidates": 40}
+        usual = {"net": supernet(), "budgets": ["macs<=90%"], "score": sum, "searcher": "random"}
         with pytest.raises(ValueError, match=message):
             ms.find(**{**usual, **arguments})
+
+    def test_a_search_that_never_learns_says_so(self):
+        net = supernet()
+        asked = {"budgets": ["macs<=90%"], "score": sum}
+        says = (
+            "candidates = 60 are all drawn at random, because the searcher only learns from scores "
+            "after the first 50, with generation = 30 after 60: raise candidates above 60, set "
+            "generation to 50 to 59, or set searcher = 'random'"
+        )
+        with pytest.warns(UserWarning) as warned:
+            ms.find(net, candidates=60, **asked)
+        assert [str(one.message) for one in warned] == [says]
+        assert warned[0].filename == __file__
+        with pytest.warns(UserWarning, match="above 60, lower options.population, or set searcher"):
+            ms.find(net, candidates=50, **asked)
+        few = {"population": 8, "parents": 2, "mutants": 4, "crossovers": 4}
+        for learning in (
+            {"candidates": 61},
+            {"candidates": 60, "generation": 50},
+            {"candidates": 9, "generation": 4, "options": few},
+            {"candidates": 9, "searcher": "random"},
+            {"candidates": net.space.size, "options": {"population": net.space.size}},  # all of it
+        ):
+            ms.find(net, **asked, **learning)
 
     def test_same_seed_same_history(self):
         net = supernet()
         runs = [
-            ms.find(net, budgets=["macs<=50%"], score=lambda a: -sum(a), candidates=40, seed=seed)
+            ms.find(net, budgets=["macs<=50%"], score=lambda a: -sum(a), candidates=70, seed=seed)
             for seed in (1, 1, 2)
         ]
         assert runs[0] == runs[1] and runs[0].history != runs[2].history

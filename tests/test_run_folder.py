@@ -342,7 +342,7 @@ def test_runs_near_a_path_that_is_none_are_named(tmp_path, monkeypatch):
         "runs/old": "runs/old is not a run: it has no recipe.toml; near it: runs/old/kept, "
         f"{listed}",
         "empty": f"empty is not a run: it has no recipe.toml; near it: {listed}",
-        "a_file": f"a_file is a file, and a run a folder; near it: {listed}",
+        "a_file": f"a_file is a file, and a run is a folder; near it: {listed}",
     }.items():
         assert why_no_run(Path(path)) == said
     assert said_of_near(Path("digit"), TRUTHS, TRUTH_LOG) == "did you mean truth/digits?"

@@ -60,11 +60,11 @@ def measured(at: str, pairs: int, least_seconds: float) -> str:
             command = [sys.executable, "-m", "benchmarks.speed.allocation", *child]
             run = subprocess.run(command, check=True, capture_output=True, text=True)
             taken[kind, pair] = json.loads(run.stdout)
-    found = ratio(taken[1, :, 0], taken[0, :, 0])
-    low, high = found["interval"]
+    share = ratio(taken[1, :, 0], taken[0, :, 0])
+    low, high = share["interval"]
     plain, held = np.median(taken[:, :, 1], axis=1)
     return (
-        f"{AT[at].label}: {found['median']:.3f} ({low:.3f} to {high:.3f}) of the CPU time, "
+        f"{AT[at].label}: {share['median']:.3f} ({low:.3f} to {high:.3f}) of the CPU time, "
         f"{held:.0f} page faults a step in place of {plain:.0f}"
     )
 

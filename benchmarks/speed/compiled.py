@@ -52,11 +52,11 @@ def measured(name: str, rounds: int) -> str:
     minutes = (cpu_seconds() - began) / 60
     graphs = counters["stats"]["unique_graphs"]
     seconds = alternate(sides, rounds)
-    found = ratio(*(seconds[side].sum(-1) for side in ("compiled", "plain")))
+    times = ratio(*(seconds[side].sum(-1) for side in ("compiled", "plain")))
     saved = float(np.mean(seconds["plain"].sum(-1) - seconds["compiled"].sum(-1)))
     worth = f", saved again after {60 * minutes / saved:,.0f} steps" if saved > 0 else ""
     return (
-        f"{work.label}: a step takes {found['median']:.2f} ({found['q1']:.2f} to {found['q3']:.2f})"
+        f"{work.label}: a step takes {times['median']:.2f} ({times['q1']:.2f} to {times['q3']:.2f})"
         f" times what it takes uncompiled. {graphs} graphs, of {bodies} options, took "
         f"{minutes:.1f} minutes to compile{worth}"
     )
@@ -67,14 +67,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="*", default=["macro", "shufflenet"])
     parser.add_argument("--rounds", type=int, default=10)
-    given = parser.parse_args()
+    asked = parser.parse_args()
     torch.set_num_threads(1)
-    for name in given.names:
+    for name in asked.names:
         torch._dynamo.reset()
         counters.clear()
         # A new folder, so that nothing is compiled already.
         with tempfile.TemporaryDirectory() as folder, fresh_cache(dir=folder):
-            print(measured(name, given.rounds), flush=True)
+            print(measured(name, asked.rounds), flush=True)
 
 
 if __name__ == "__main__":

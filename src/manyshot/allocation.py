@@ -1,8 +1,8 @@
 """How the C library of Linux gives memory back to the system, in a process of ours.
 
 By itself it asks the system for every large block, and gives it back when it is freed. The next
-step of a training then gets fresh pages, each of which the system clears when it is first used: of
-a step of a small network on the CPU that takes a tenth (`benchmarks/speed/allocation.md`).
+step of a training then gets fresh pages, each of which the system clears when it is first used. How
+much that slows a step of a small network is measured by `python -m benchmarks.speed.allocation`.
 """
 
 from __future__ import annotations

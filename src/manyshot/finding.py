@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, final
@@ -20,6 +21,7 @@ from manyshot.search import (
     Cost,
     CostRange,
     Infeasible,
+    LearnsFromScores,
     Limit,
     Reward,
     Searcher,
@@ -29,6 +31,7 @@ from manyshot.search import (
     make_searcher,
 )
 from manyshot.search.limit import costs_of
+from manyshot.search.loop import learns, why_random
 from manyshot.shown import Shown
 from manyshot.space import Arch, Budget
 from manyshot.supernet import Supernet
@@ -163,6 +166,10 @@ def find(
         ValueError: for a budget, searcher or option that does not exist or cannot be met, or costs
             that need what the supernet takes.
         Infeasible: if no architecture within some budget was scored.
+
+    Warns:
+        UserWarning: if no proposal depends on a score, because the searcher draws as many networks
+            at random first (`evolution` by default 50, and whole generations).
     """
     if not isinstance(net, Supernet):
         raise ValueError(
@@ -214,6 +221,7 @@ def find(
         raise ValueError(f"options {dict(options)} are for a searcher by name")
     elif sampler is not None:
         raise ValueError("sampler is for a searcher by name: give it where this one is made")
+    _warn_of_random(searcher, candidates, generation, net)
     scores: dict[Arch, float] = {}
     with (progress or Silent()).stage("search", candidates) as advance:
         for archs in generations(searcher, candidates, generation, net.space):
@@ -230,6 +238,14 @@ def find(
         for limit in limits
     )
     return SearchResult(winners, tuple(scores.items()))
+
+
+def _warn_of_random(searcher: Searcher, candidates: int, generation: int, net: Supernet) -> None:
+    """Warns of a search that ends before it learns, unless it scores the whole space anyway."""
+    if not isinstance(searcher, LearnsFromScores) or candidates >= net.space.size:
+        return
+    if not learns(searcher, candidates, generation):
+        warnings.warn(why_random(searcher, candidates, generation), stacklevel=3)
 
 
 def _goes_by(

@@ -11,7 +11,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from manyshot import pipeline
 from manyshot.cost import CostTable, subnet_macs
 from manyshot.pipeline import Workspace
-from manyshot.pipeline.beforehand import check, check_compiler, check_sharding
+from manyshot.pipeline.beforehand import check, check_ways
 from manyshot.pipeline.checks import check_settings
 from manyshot.pipeline.identity import weights_fingerprint
 from manyshot.pipeline.opening import open_folder
@@ -36,23 +36,25 @@ from pipeline_runs import export_architecture, run, small
         (
             ["search.candidates=3"],
             "search.candidates = 3 are all drawn at random, because the searcher only learns from "
-            "scores after the first 3: lower search.options.population, raise search.candidates,",
+            "scores after the first 3, with search.generation = 3 after 3: raise search.candidates "
+            "above 3, lower search.options.population, or set search.name = 'random'",
         ),
         (
             ["search.name=predictor", "search.options={}", "search.candidates=20"],
             "search.candidates = 20 are all drawn at random, because the searcher only learns from "
-            "scores after the first 20: lower search.options.initial,",
+            "scores after the first 20, with search.generation = 3 after 21: raise "
+            "search.candidates above 21, lower search.options.initial, or",
         ),
         (
             ["search.generation=6"],  # all six at once
             "search.candidates = 6 are all drawn at random, because the searcher only learns from "
-            "scores after the first 3, and with search.generation = 6 the last are proposed before "
-            "so many are scored: set search.generation to 3 to 5, raise search.candidates,",
+            "scores after the first 3, with search.generation = 6 after 6: raise search.candidates "
+            "above 6, set search.generation to 3 to 5, or",
         ),
         (
             ["search.generation=2", "search.candidates=4"],  # two are told when the last are asked
-            "with search.generation = 2 the last are proposed before so many are scored: set "
-            "search.generation to 3, raise",
+            "with search.generation = 2 after 4: raise search.candidates above 4, set "
+            "search.generation to 3, or",
         ),
         (["device='cuda:1'"], "choose the GPU by the environment: CUDA_VISIBLE_DEVICES=1"),
     ],
@@ -69,7 +71,7 @@ def test_mct_that_goes_on_from_a_tree_may_have_few_candidates():
     """As few as would all be drawn at random without one; settings alone do not tell."""
     recipe = small("search.name=mct", "search.options={rollouts=3}", "search.candidates=4")
     check_settings(recipe)
-    with pytest.raises(RecipeError, match=r"after the first 12: lower search.options.rollouts"):
+    with pytest.raises(RecipeError, match=r"after the first 12, .* lower search.options.rollouts"):
         check(Workspace.build(recipe))
     of_tree = small(
         "search.name=mct",
@@ -237,10 +239,10 @@ def test_what_cannot_be_shared_out_is_refused_before_anything_is_written(tmp_pat
         run(small("train.shard=true"), tmp_path / "run")
     assert not RunFolder(tmp_path / "run").has_records
     ws = Workspace.build(small("train.shard=true"))
-    check_sharding(ws, 2)
+    check_ways(ws, 2)
     shrinks = replace(ws, recipe=small("train.shard=true", "shrink={name='angle', at=[0.5]}"))
     with pytest.raises(RecipeError, match=r"train: shard = true .* a space that shrinks"):
-        check_sharding(shrinks, 2)
+        check_ways(shrinks, 2)
 
 
 def no_compiler(graph, inputs):
@@ -255,8 +257,8 @@ def test_a_compiler_that_is_missing_is_known_before_anything_is_written(tmp_path
     assert not RunFolder(tmp_path / "run").has_records
     ws = Workspace.build(small("train.compile=true"))
     with pytest.raises(RecipeError, match=r"train: compile = true is for one process, and 2 train"):
-        check_compiler(ws, 2)
-    check_compiler(Workspace.build(small("train.compile=true", "train.epochs=0")), 2)
+        check_ways(ws, 2)
+    check_ways(Workspace.build(small("train.compile=true", "train.epochs=0")), 2)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:The .grad attribute")

@@ -217,7 +217,7 @@ def test_find_offers_the_sampler():
         {"pool": good, "losses": [0.1, 0.2], "before": [], "next": [], "ended": False}
     )
     told = ms.find(
-        net, budgets=["macs<=100%"], score=lambda arch: 0.0, sampler=sampler, candidates=60
+        net, budgets=["macs<=100%"], score=lambda arch: 0.0, sampler=sampler, candidates=70
     ).history
     assert [arch for arch, _ in told[:2]] == good
     with pytest.raises(ValueError, match="sampler is for a searcher by name"):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 from manyshot.manual.annotated import bounds_in_words, one_paragraph, type_in_words, words_of
 from manyshot.plugins import nearest
 from manyshot.recipe import Recipe, RecipeError, Section
+from manyshot.recipe.section import section_of
 from manyshot.toml import in_one_line
 
 
@@ -85,27 +86,21 @@ def _check(section: str) -> None:
         )
 
 
-def _section_in(annotation: Any) -> type[Section] | None:
-    """The section that a field holds, also one that may be left out; None if it holds a value."""
-    kinds = (annotation, *get_args(annotation))
-    return next((k for k in kinds if isinstance(k, type) and issubclass(k, Section)), None)
-
-
 def _sections(
     name: str = "", section: type[Section] = Recipe, values: Section | None = None
 ) -> Iterator[tuple[str, type[Section], Section]]:
     """Every section: its name, its class, and its values in the default recipe."""
     values = section() if values is None else values
     yield name, section, values
-    for field, info in section.model_fields.items():
-        below = _section_in(info.annotation)
+    for field in section.model_fields:
+        below = section_of(section, field)
         if below is not None:
             yield from _sections(f"{name}.{field}".lstrip("."), below, getattr(values, field))
 
 
 def _keys_of(name: str, section: type[Section], values: Section) -> Iterator[Key]:
     for field, info in section.model_fields.items():
-        if _section_in(info.annotation) is None:
+        if section_of(section, field) is None:
             default = getattr(values, field)
             yield Key(
                 section=name,

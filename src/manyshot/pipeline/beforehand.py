@@ -159,28 +159,8 @@ def check_sampling(ws: Workspace, world: int = 1) -> None:
         ws.limits_of(ws.recipe.shrink.budgets or [], known)
 
 
-def check_sharding(ws: Workspace, world: int) -> None:
-    """Finds what `train.shard` does not go with; only for a supernet that is still to train.
-
-    Args:
-        ws: the recipe, built.
-        world: how many processes train together.
-
-    Raises:
-        RecipeError: for what there is, or one process.
-    """
-    train = ws.recipe.train
-    if not train.shard or not ws.trains_sampler or ws.waits_for_latency:
-        return
-    shrinks = ws.recipe.shrinks
-    try:
-        check_shards(ws.net, ws.sampler(), train, world, shrinks=shrinks, factory=False)
-    except ValueError as error:
-        raise RecipeError(f"train: {error}") from error
-
-
-def check_compiler(ws: Workspace, world: int) -> None:
-    """Finds what `train.compile` does not go with; only for a supernet that is still to train.
+def check_ways(ws: Workspace, world: int) -> None:
+    """Finds what `train.shard` and `train.compile` do not go with, if a supernet is still to train.
 
     Args:
         ws: the recipe, built.
@@ -189,11 +169,15 @@ def check_compiler(ws: Workspace, world: int) -> None:
     Raises:
         RecipeError: for what there is, or a compiler that does not work here.
     """
-    if not ws.recipe.train.compile or not ws.trains_sampler:
+    train, shrinks = ws.recipe.train, ws.recipe.shrinks
+    if not ws.trains_sampler:
         return
     try:
-        check_compiling(ws.net, world)
-        try_compiler(ws.device)
+        if train.shard and not ws.waits_for_latency:
+            check_shards(ws.net, ws.sampler(), train, world, shrinks=shrinks, factory=False)
+        if train.compile:
+            check_compiling(ws.net, world)
+            try_compiler(ws.device)
     except ValueError as error:
         raise RecipeError(f"train: {error}") from error
 

@@ -66,9 +66,8 @@ def new_supernet(
 
     It raises what `build_supernet` and `fit_classes` do.
     """
-    given = run is not None and not recipe.moves
-    kept = None if run is None else run.original
-    net, _ = build_supernet(recipe, data, given=given, kept=kept)
+    like, kept = run is not None, None if run is None else run.original
+    net, _ = build_supernet(recipe, data, given=like and not recipe.moves, kept=kept)
     fit_classes(recipe, net, data.classes)
     return net.to(device)
 

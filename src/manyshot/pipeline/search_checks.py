@@ -13,7 +13,7 @@ from manyshot.plugins import explained
 from manyshot.recipe import Recipe, RecipeError, SearchSettings, ShiftingSettings
 from manyshot.search import Cost, LearnsFromScores, Limit, Reward, Searcher
 from manyshot.search.limit import within
-from manyshot.search.loop import learns
+from manyshot.search.loop import learns, why_random
 from manyshot.search.reach import ATTEMPTS, reach
 from manyshot.seeding import numpy_rng
 from manyshot.space import SearchSpace
@@ -96,26 +96,11 @@ def check_breeding(searcher: Searcher, search: SearchSettings) -> None:
         RecipeError: if no score would ever be used, because `candidates` are not above the random
             start, or the last of them are proposed before so many were told.
     """
-    candidates, size = search.candidates, search.generation
-    if not isinstance(searcher, LearnsFromScores) or learns(searcher, candidates, size):
+    if not isinstance(searcher, LearnsFromScores):
         return
-    start = searcher.random_start
-    if candidates <= start:
-        option = getattr(searcher, "random_start_option", "")
-        which = f"search.options.{option}" if option else "what says so in search.options"
-        raise RecipeError(
-            f"search.candidates = {candidates} are all drawn at random, because the searcher only "
-            f"learns from scores after the first {start}: lower {which}, raise search.candidates, "
-            "or set search.name = 'random'"
-        )
-    last = candidates - 1
-    raise RecipeError(
-        f"search.candidates = {candidates} are all drawn at random, because the searcher only "
-        f"learns from scores after the first {start}, and with search.generation = {size} the last "
-        "are proposed before so many are scored: set search.generation to "
-        f"{f'{start} to {last}' if start < last else last}, raise search.candidates, or set "
-        "search.name = 'random'"
-    )
+    how = (searcher, search.candidates, search.generation)
+    if not learns(*how):
+        raise RecipeError(why_random(*how, section="search."))
 
 
 def check_joint(

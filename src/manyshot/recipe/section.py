@@ -52,7 +52,7 @@ LIBRARIES = ("torchvision", "timm")
 """Where `network.name` may take a network from, as in `torchvision:resnet18`."""
 
 
-def problems(recipe: type[BaseModel], error: ValidationError) -> list[str]:
+def problems(recipe: type[Section], error: ValidationError) -> list[str]:
     """What is wrong with the values of a recipe, or of a section, each in one line."""
     parts = []
     for problem in error.errors():
@@ -67,12 +67,12 @@ def problems(recipe: type[BaseModel], error: ValidationError) -> list[str]:
     return parts
 
 
-def explain(recipe: type[BaseModel], error: ValidationError) -> str:
+def explain(recipe: type[Section], error: ValidationError) -> str:
     """What is wrong with the values of a recipe, or of a section, in one line."""
     return "; ".join(problems(recipe, error))
 
 
-def _instead(recipe: type[BaseModel], location: Sequence[int | str]) -> str:
+def _instead(recipe: type[Section], location: Sequence[int | str]) -> str:
     """What an unknown key may be meant for, as `--set` takes it, or else which keys there are."""
     *inner, key = map(str, location)
     known = _keys(recipe, inner)
@@ -83,25 +83,25 @@ def _instead(recipe: type[BaseModel], location: Sequence[int | str]) -> str:
     return f"have {', '.join(known)}"
 
 
-def _paths(model: type[BaseModel], above: str = "") -> list[str]:
+def _paths(section: type[Section], above: str = "") -> list[str]:
     """All keys that hold values, as `--set` takes them; those of inner sections come last."""
-    sections = {name: kind for name in model.model_fields if (kind := _section(model, name))}
-    paths = [f"{above}{key}" for key in _keys(model, ()) if key not in sections]
-    for name, section in sections.items():
-        paths += _paths(section, f"{above}{name}.")
+    inner = {name: kind for name in section.model_fields if (kind := section_of(section, name))}
+    paths = [f"{above}{key}" for key in _keys(section, ()) if key not in inner]
+    for name, kind in inner.items():
+        paths += _paths(kind, f"{above}{name}.")
     return paths
 
 
-def _keys(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
+def _keys(section: type[Section], location: Sequence[int | str]) -> list[str]:
     for part in location:
-        section = _section(model, str(part))
-        assert section is not None  # what is below a value is not unknown but wrong
-        model = section
-    return [field.alias or name for name, field in model.model_fields.items()]
+        inner = section_of(section, str(part))
+        assert inner is not None  # what is below a value is not unknown but wrong
+        section = inner
+    return [field.alias or name for name, field in section.model_fields.items()]
 
 
-def _section(model: type[BaseModel], name: str) -> type[BaseModel] | None:
+def section_of(section: type[Section], field: str) -> type[Section] | None:
     """The section that a field holds, also one that may be left out; None if it holds a value."""
-    annotation = model.model_fields[name].annotation
+    annotation = section.model_fields[field].annotation
     kinds = (annotation, *get_args(annotation))
-    return next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), None)
+    return next((k for k in kinds if isinstance(k, type) and issubclass(k, Section)), None)

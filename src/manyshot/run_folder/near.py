@@ -22,7 +22,11 @@ def why_no_run(folder: Path, lacks: str = names.RECIPE) -> str:
     near = said_of_near(folder, names.RUNS, lacks)
     if not folder.exists():
         return f"there is no folder {folder}; {near or 'nor is there a run near it'}"
-    why = f"is not a run: it has no {lacks}" if folder.is_dir() else "is a file, and a run a folder"
+    why = (
+        f"is not a run: it has no {lacks}"
+        if folder.is_dir()
+        else "is a file, and a run is a folder"
+    )
     return f"{folder} {why}{f'; {near}' if near else ''}"
 
 
@@ -34,15 +38,15 @@ def said_of_near(folder: Path, home: str, has: str) -> str:
         home: where the command that makes such folders puts them.
         has: the file.
     """
-    found: dict[Path, Path] = {}
+    folders: dict[Path, Path] = {}
     for place in (folder, folder.parent, Path(home)):
         with contextlib.suppress(OSError):  # of a folder that may not be read nothing is said
             for file in sorted(place.glob(f"*/{has}")):
                 if has == names.TRUTH_LOG or not (file.parent / names.TRUTH_LOG).exists():
-                    found.setdefault(file.parent.resolve(), file.parent)
-    by_name = {path.name: str(path) for path in reversed(found.values())}
+                    folders.setdefault(file.parent.resolve(), file.parent)
+    by_name = {path.name: str(path) for path in reversed(folders.values())}
     near = by_name.get(nearest_of(folder.name, by_name) or "")
-    rest = [str(path) for path in found.values() if str(path) != near]
+    rest = [str(path) for path in folders.values() if str(path) != near]
     listed = ", ".join(rest[:_SHOWN]) + (f" and {len(rest) - _SHOWN} more" * (len(rest) > _SHOWN))
     if near is None:
         return f"near it: {listed}" if listed else ""

@@ -41,15 +41,42 @@ def generations(
 def learns(searcher: LearnsFromScores, candidates: int, size: int) -> bool:
     """Whether a proposal of a search by `generations` ever depends on a score.
 
-    The first that can is made once `random_start` architectures were told, of whole generations.
-
     Args:
         searcher: is to be asked.
         candidates: how many architectures in all.
         size: of a generation.
     """
-    told = math.ceil(searcher.random_start / size) * size
-    return told < candidates
+    return _told_at_random(searcher, size) < candidates
+
+
+def why_random(searcher: LearnsFromScores, candidates: int, size: int, section: str = "") -> str:
+    """What to say of a search that never `learns`, with the ways out.
+
+    Args:
+        searcher: is to be asked.
+        candidates: how many architectures in all.
+        size: of a generation.
+        section: what stands before the keys in a recipe; nothing for the arguments of `find`.
+    """
+    start, told, last = searcher.random_start, _told_at_random(searcher, size), candidates - 1
+    option = getattr(searcher, "random_start_option", "")
+    ways = [f"raise {section}candidates above {told}"]
+    if start < candidates:
+        sizes = f"{start} to {last}" if start < last else f"{last}"
+        ways.append(f"set {section}generation to {sizes}")
+    elif option:
+        ways.append(f"lower {section}options.{option}")
+    ways.append(f"or set {f'{section}name' if section else 'searcher'} = 'random'")
+    return (
+        f"{section}candidates = {candidates} are all drawn at random, because the searcher only "
+        f"learns from scores after the first {start}, with {section}generation = {size} after "
+        f"{told}: {', '.join(ways)}"
+    )
+
+
+def _told_at_random(searcher: LearnsFromScores, size: int) -> int:
+    """How many are told before a proposal depends on a score: whole generations are."""
+    return math.ceil(searcher.random_start / size) * size
 
 
 def _checked(proposed: Iterable[Arch], want: int, who: str, space: SearchSpace) -> list[Arch]:

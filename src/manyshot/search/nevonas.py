@@ -52,15 +52,15 @@ class NEvoNAS(OptionedSearcher[NEvoNASOptions]):
     a threshold, the neighbours (5 are its default) and the probabilities are the public code's,
     which breeds vectors of numbers, where an architecture is the largest of each group, by
     simulated binary crossover and polynomial mutation; its survivors keep their scores, as with
-    `stale_scores`. Ours are crossover and mutation of
-    decisions, novelty that is measured anew as the archive grows, decisions that do not matter in
-    an architecture left out of its pairs, and the limits.
+    `stale_scores`. Ours are crossover and mutation of decisions, novelty that is measured anew as
+    the archive grows, decisions that do not matter in an architecture left out of its pairs, and
+    the limits.
     """
 
     random_start_option = "population"
 
     def set_up(self) -> None:
-        """Nothing is measured yet."""
+        """Begins with no measures of how novel architectures are."""
         self._points_N2 = np.zeros((0, 2))
 
     def prepare(self, rng: np.random.Generator) -> None:

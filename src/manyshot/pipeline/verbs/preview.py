@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from manyshot.cost import CostTable
-from manyshot.pipeline.beforehand import check, check_compiler, check_sharding
+from manyshot.pipeline.beforehand import check, check_ways
 from manyshot.pipeline.build import Workspace
 from manyshot.pipeline.checks import check_settings
 from manyshot.pipeline.devices import on_its_threads, processes
@@ -95,8 +95,7 @@ def preview(
         try:
             check(ws, world)
             if not RunFolder(folder).weights.exists():
-                check_sharding(ws, world)
-                check_compiler(ws, world)
+                check_ways(ws, world)
         except RecipeError as error:
             problems.append(str(error))
     if not problems:

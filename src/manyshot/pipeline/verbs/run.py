@@ -15,10 +15,9 @@ from manyshot import records
 from manyshot.pipeline.beforehand import (
     check,
     check_budgets,
-    check_compiler,
     check_reward,
     check_sampling,
-    check_sharding,
+    check_ways,
 )
 from manyshot.pipeline.build import Workspace
 from manyshot.pipeline.checks import check_settings
@@ -157,8 +156,7 @@ def _prepared(
         check_channels(source, ws.splits.image_shape[0], recipe.data.name)
     check(ws, world)
     if trained is None and not RunFolder(folder).weights.exists():
-        check_sharding(ws, world)
-        check_compiler(ws, world)
+        check_ways(ws, world)
     if source is not None:
         load_source(
             ws, RunFolder(source).weights
