@@ -89,9 +89,23 @@ def _way_out(root: Path) -> str:
     names = _visible(str(root))[1] if root.is_dir() else []
     if deeper := [name for name in names if "train" in _folders_of_parts(root / name)]:
         return f"give data.root = '{root / deeper[0]}', which holds such a folder"
-    if any(file.lower().endswith(SUFFIXES) for n in names for file in _visible(f"{root}/{n}")[0]):
-        return f"{root} holds folders of images itself: move them into {root / 'train'}"
+    for folder in (root, *(root / name for name in names)) if names else ():
+        if not _holds_folders_of_images(folder):
+            continue
+        if folder == root and root.resolve().name.lower() in NAMES["train"]:
+            return f"give data.root = '{root.resolve().parent}', which holds {root.resolve().name}/"
+        itself = " itself" if folder == root else ""
+        return f"{folder} holds folders of images{itself}: move them into {root / 'train'}"
     return "give data.root, the folder that holds train/ (--set data.root=DIR)"
+
+
+def _holds_folders_of_images(folder: Path) -> bool:
+    """Whether a folder in `folder` holds an image, without looking deeper."""
+    return any(
+        file.lower().endswith(SUFFIXES)
+        for name in _visible(str(folder))[1]
+        for file in _visible(f"{folder}/{name}")[0]
+    )
 
 
 def _list(root: Path, part: str, left_out: Counter[str]) -> Part:
