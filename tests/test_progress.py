@@ -30,7 +30,7 @@ def test_plain_lines(capsys, every_s, shown):
     assert out == ""
     lines = err.splitlines()
     assert [re.findall(r"\d+/10", line) for line in lines] == [[count] for count in shown]
-    form = r"train    10/10 [\d.e+]+/s 0:00:0\d gone 0:00:00 left loss \[b\]10\.5"
+    form = r"train    10/10 [\d.,]+/s 0:00:0\d gone 0:00:00 left loss \[b\]10\.5"
     assert re.fullmatch(form, lines[-1])
 
 
@@ -56,6 +56,16 @@ def test_a_rate_is_of_the_whole_stage_however_long_a_unit_takes(capsys, monkeypa
         assert "?" not in line and "-:--:--" not in line
 
 
+def test_a_large_rate_has_no_exponent(capsys, monkeypatch):
+    thousandths = itertools.count(0.0, 0.001)
+    bars = Bars(0)
+    monkeypatch.setattr(bars._console, "get_time", lambda: next(thousandths))
+    with bars.stage("images", 10**6) as advance:
+        advance(10**6, "")
+    [line] = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"\d{1,3}(,\d{3})+/s", line.split()[2])
+
+
 def test_a_bar_cuts_its_note_where_there_is_no_room(capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
@@ -64,7 +74,7 @@ def test_a_bar_cuts_its_note_where_there_is_no_room(capsys, monkeypatch):
         advance(10, "loss [b]10.5, and this is so long that it does not fit")
     err = re.sub(r"\x1b\[[^A-Za-z]*[A-Za-z]", "", capsys.readouterr().err)
     last = err.splitlines()[-1]
-    assert re.search(r"10/10 [\d.e+]+/s 0:00:00 gone 0:00:00 left loss \[b\]1\S* *.*…", last)
+    assert re.search(r"10/10 [\d.,]+/s 0:00:00 gone 0:00:00 left loss \[b\]1\S* *.*…", last)
     assert len(last) <= 80
 
 

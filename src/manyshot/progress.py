@@ -53,7 +53,7 @@ class Rate(rich.ProgressColumn):
     def render(self, task: rich.Task) -> Text:
         """The rate; a question mark until it is measured."""
         speed = task.finished_speed or task.speed
-        return Text("?/s" if speed is None else f"{speed:.3g}/s")
+        return Text("?/s" if speed is None else f"{speed:{',.0f' if speed >= 1000 else '.3g'}}/s")
 
 
 @final

@@ -98,13 +98,20 @@ def test_class_missing_in_one_part(tmp_path, write_folder_set):
 
 
 def test_class_folders_without_train_are_to_be_put_into_it(tmp_path, write_folder_set):
-    root = write_folder_set(tmp_path, parts=("train",)) / "train"
-    with pytest.raises(
-        DataNotFound, match=r"train holds folders of images itself: move .*/train/train"
-    ):
+    root = (write_folder_set(tmp_path, parts=("train",)) / "train").rename(tmp_path / "photos")
+    where = f"{root} holds folders of images"
+    with pytest.raises(DataNotFound, match=rf"{where} itself: move them into .*/photos/train$"):
         load("folder", root=root)
+    with pytest.raises(DataNotFound, match=rf"{where}: move them into {tmp_path}/train$"):
+        load("folder", root=tmp_path)
     with pytest.raises(DataNotFound, match=r"give data\.root, the folder that holds train/"):
         load("folder", root=tmp_path / "none")
+
+
+def test_the_folder_of_a_part_leads_to_the_folder_that_holds_it(tmp_path, write_folder_set):
+    write_folder_set(tmp_path)
+    with pytest.raises(DataNotFound, match=rf"give data.root = '{tmp_path}', which holds train/$"):
+        load("folder", root=tmp_path / "train")
 
 
 def test_other_mistakes_are_named(tmp_path, write_folder_set):
@@ -180,7 +187,9 @@ def test_what_is_left_out_is_counted_by_kind_and_warned_of(tmp_path, write_folde
 
 def test_an_unused_validation_folder_is_warned_of(tmp_path, write_folder_set):
     write_folder_set(tmp_path, parts=("train", "val", "test"))
-    with pytest.warns(UserWarning, match="20 used; val/ is not used, since test/ is there"):
+    with pytest.warns(
+        UserWarning, match="20 used; the folder val/ is not used, since test/ is there"
+    ):
         splits = load("folder", root=tmp_path, image_size=8)
     assert {path.split("/")[0] for path in splits.test.paths} == {"test"}
 

@@ -64,6 +64,14 @@ def test_a_recipe_for_images_of_any_size_can_be_run(tmp_path, side, name):
     assert "uneven: 8 to 24 images to learn from, the fewest of cat" in words
 
 
+def test_the_folder_is_written_without_detours(tmp_path, monkeypatch):
+    root = photos(tmp_path / "mine", 12, {"cat": 10, "dog": 30})
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    init(Path("../mine"), Path("new.toml"))
+    assert tomllib.loads(Path("new.toml").read_text())["data"]["root"] == str(root)
+
+
 def test_plain_convolutions_are_trained_as_by_default(tmp_path):
     root = photos(tmp_path / "mine", 24, {"cat": 10, "dog": 30})
     recipe = init(root, tmp_path / "new.toml")

@@ -194,6 +194,10 @@ def test_fewer_candidates_than_budgets_is_an_error_with_a_way_out(tmp_path):
             "network.name=tinny",
             f"unknown network 'tinny'; did you mean 'tiny'? have {', '.join(sorted(NETWORKS))}",
         ),
+        (
+            "network.name=resnet18",
+            "unknown network 'resnet18'; did you mean 'torchvision:resnet18'?",
+        ),
         ("network.options.widht=3", "network 'tiny' has no option 'widht'; did you mean 'width'"),
         ("network.name=no_such:net", "cannot be imported: No module named 'no_such'"),
         ("network.name='math:floor'", "network 'math:floor' is <built-in"),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manyshot.search import History, Limit, RandomSearch, best
+from manyshot.search import History, Limit, RandomSearch, best, limits_of
 from manyshot.space import Commutation, Decision, SearchSpace
 
 SPACE = SearchSpace([Decision((0, 1, 2), f"d{i}") for i in range(3)])
@@ -41,6 +41,20 @@ def test_satisfied_includes_the_limit_itself() -> None:
     limit = Limit("total<=2", total, 2)
     assert limit.satisfied([(1, 1, 0), (1, 1, 1), (0, 0, 0)]).tolist() == [True, False, True]
     assert limit.satisfied([]).tolist() == []
+
+
+class Ranged:
+    def __call__(self, archs):
+        return np.full(len(archs), 5e7)
+
+    def range(self):
+        return 2268074.4, 56505900.0
+
+
+def test_an_impossible_budget_names_the_reach_without_exponents() -> None:
+    words = r"'macs<=1M' \(1,000,000\) is impossible: .* reach from 2,268,074 to 56,505,900$"
+    with pytest.raises(ValueError, match=words):
+        limits_of(["macs<=1M"], {"macs": Ranged()}, (2, 2, 2))
 
 
 @pytest.mark.parametrize("limit", [math.nan, math.inf])

@@ -170,7 +170,7 @@ def _concerns(
     if wrong:
         concerns.append(f"those that cannot be used:{_listed(wrong)}")
     if len(tests) > 1:
-        concerns.append(f"{tests[1]}/ is not used, since {tests[0]}/ is there")
+        concerns.append(f"the folder {tests[1]}/ is not used, since {tests[0]}/ is there")
     seen = looks.counts()
     concerns += [f"{seen[trait]} {text}" for trait, text in TRAITS.items() if seen[trait]]
     return concerns

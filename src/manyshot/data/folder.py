@@ -61,14 +61,38 @@ def image_folders(
 
 def _way_out(root: Path) -> str:
     """What to do where there is no `root/train`."""
-    for name in _visible(str(root))[1] if root.is_dir() else []:
-        with contextlib.suppress(OSError):  # one that may not be read holds nothing for us
-            files, folders = _visible(f"{root}/{name}")
-            if any(part_named(folder) == "train" for folder in folders):
-                return f"give data.root = '{root / name}', which holds such a folder"
-            if any(file.lower().endswith(SUFFIXES) for file in files):
-                return f"{root} holds folders of images itself: move them into {root / 'train'}"
+    names = _visible(str(root))[1] if root.is_dir() else []
+    if deeper := [name for name in names if _holds_train(root / name)]:
+        return f"give data.root = '{root / deeper[0]}', which holds such a folder"
+    for folder in (root, *(root / name for name in names)) if names else ():
+        if not _holds_folders_of_images(folder):
+            continue
+        if folder == root and part_named(root.resolve().name) == "train":
+            return f"give data.root = '{root.resolve().parent}', which holds {root.resolve().name}/"
+        itself = " itself" if folder == root else ""
+        return f"{folder} holds folders of images{itself}: move them into {root / 'train'}"
     return "give data.root, the folder that holds train/ (--set data.root=DIR)"
+
+
+def _inside(folder: Path) -> tuple[list[str], list[str]]:
+    """The files and folders in a folder; none of one that may not be read."""
+    with contextlib.suppress(OSError):
+        return _visible(str(folder))
+    return [], []
+
+
+def _holds_train(folder: Path) -> bool:
+    """Whether a folder holds one that is named as training images are."""
+    return any(part_named(name) == "train" for name in _inside(folder)[1])
+
+
+def _holds_folders_of_images(folder: Path) -> bool:
+    """Whether a folder in `folder` holds an image, without looking deeper."""
+    return any(
+        file.lower().endswith(SUFFIXES)
+        for name in _inside(folder)[1]
+        for file in _inside(folder / name)[0]
+    )
 
 
 def _list(root: Path, part: str, left_out: Counter[str]) -> Part:

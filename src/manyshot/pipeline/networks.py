@@ -94,6 +94,10 @@ def make_network(recipe: Recipe, data: DataDescription) -> nn.Module:
         return _of_torchvision(settings, defaults["channels"], defaults["classes"])
     if settings.library == "timm":
         return _of_timm(settings, in_chans=defaults["channels"], num_classes=defaults["classes"])
+    if settings.name not in NETWORKS and settings.name in _torchvision_names():
+        raise RecipeError(
+            f"unknown network {settings.name!r}; did you mean 'torchvision:{settings.name}'?"
+        )
     sides = {"image_size": min(data.image_shape[1:])} if data.image_shape else {}
     try:
         return build(
@@ -234,6 +238,13 @@ def keep_original(original: Original, recipe: Recipe, data: DataDescription, pat
 # -- networks of libraries -------------------------------------------------------------------------
 
 
+def _torchvision_names() -> list[str]:
+    from torchvision import models
+
+    names: list[str] = models.list_models(module=models)
+    return names
+
+
 def _of_torchvision(settings: NetworkSettings, channels: int, classes: int) -> nn.Module:
     from torchvision import models
 
@@ -242,7 +253,7 @@ def _of_torchvision(settings: NetworkSettings, channels: int, classes: int) -> n
             f"network.name = {settings.name!r} takes images of 3 channels, or of 1, which it sees "
             f"as three equal ones; these have {channels}"
         )
-    name = _known(settings, models.list_models(module=models))
+    name = _known(settings, _torchvision_names())
     options = {"num_classes": classes, **settings.options}
     try:
         model: nn.Module = models.get_model(name, weights=None, **options)

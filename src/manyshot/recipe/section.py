@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from typing import Annotated, get_args
 
@@ -52,19 +53,35 @@ LIBRARIES = ("torchvision", "timm")
 """Where `network.name` may take a network from, as in `torchvision:resnet18`."""
 
 
+_KIND = re.compile(r"(constrained-)?(str|bool|int|float)|(list|dict|literal)\[.*\]")
+"""What pydantic puts behind a key that may hold several kinds of values: which kind it tried."""
+
+_INPUT = "Input should be "
+
+_WRITTEN = {
+    "bool_type": ", true or false",
+    "list_type": ", in square brackets, with texts in quotes",
+}
+"""How TOML, and `--set`, write what some problems of pydantic ask for."""
+
+
 def problems(recipe: type[Section], error: ValidationError) -> list[str]:
     """What is wrong with the values of a recipe, or of a section, each in one line."""
-    parts = []
+    parts: dict[str, str] = {}  # what each value may be, by what is said before it
     for problem in error.errors():
-        where = ".".join(map(str, problem["loc"]))
+        where = ".".join(str(key) for key in problem["loc"] if not _KIND.fullmatch(str(key)))
+        words = problem["msg"].removeprefix("Value error, ") + _WRITTEN.get(problem["type"], "")
         if problem["type"] == "extra_forbidden":
-            parts.append(f"unknown key {where!r}; {_instead(recipe, problem['loc'])}")
-        elif where:
-            words = problem["msg"].removeprefix("Value error, ")
-            parts.append(f"{where} = {shown(problem['input'])}: {words}")
+            parts[f"unknown key {where!r}; {_instead(recipe, problem['loc'])}"] = ""
+            continue
+        before = f"{where} = {shown(problem['input'])}: " if where else ""
+        if before not in parts:
+            parts[before] = words
+        elif parts[before].startswith(_INPUT) and words.startswith(_INPUT):
+            parts[before] += f" or {words.removeprefix(_INPUT)}"
         else:
-            parts.append(problem["msg"].removeprefix("Value error, "))
-    return parts
+            parts[before] += f"; {words}"
+    return [before + words for before, words in parts.items()]
 
 
 def explain(recipe: type[Section], error: ValidationError) -> str:

@@ -159,10 +159,15 @@ def _limit_of(budget: Budget, costs: Mapping[str, Cost], largest: Arch) -> Limit
     least, greatest = cost.range() if isinstance(cost, CostRange) else (-math.inf, math.inf)
     if limit < least:
         raise ValueError(
-            f"budget {budget.text!r} ({limit:,.6g}) is impossible: {budget.metric} of this space "
-            f"reach from {least:,.6g} to {greatest:,.6g}"
+            f"budget {budget.text!r} ({_number(limit)}) is impossible: {budget.metric} of this "
+            f"space reach from {_number(least)} to {_number(greatest)}"
         )
     return Limit(budget.text, cost, limit)
+
+
+def _number(cost: float) -> str:
+    """A cost as messages write it: never with an exponent where it is large."""
+    return f"{cost:,.0f}" if abs(cost) >= 1e6 else f"{cost:,.6g}"
 
 
 def best(scores: Mapping[Arch, float], limit: Limit | None = None, k: int = 1) -> list[Arch]:

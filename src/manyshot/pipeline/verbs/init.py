@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 import tomllib
 from dataclasses import dataclass
@@ -114,7 +115,7 @@ def _data_section(data: Path | None) -> dict[str, Any]:
             f"{', '.join(names)}"
         )
     name = "shards" if shards_of(data, "train") else "folder"
-    return {"name": name, "root": str(data.absolute())}
+    return {"name": name, "root": os.path.abspath(data)}
 
 
 def _side(splits: Splits) -> int:
