@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import functools
 import io
 import os
+import signal
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -250,8 +252,8 @@ class Crew(ABC):
         Raises:
             RuntimeError: if that was the last try of the task.
         """
-        self._end(worker)
         self._begun.pop(worker, None)
+        self._end(worker)
         asked.lost += 1
         if asked.lost == TRIES:
             raise RuntimeError(
@@ -261,11 +263,16 @@ class Crew(ABC):
             ) from error
 
     def close(self) -> None:
-        """Ends all workers, and lets go of what they were sent; a next task begins them anew."""
-        for worker in list(self._begun):
-            self._end(worker)
+        """Ends all workers, and lets go of what they were sent; a next task begins them anew.
+
+        If somebody interrupts while one ends, the others are ended all the same.
+        """
+        begun = list(self._begun)
         self._begun.clear()
         self._packed.clear()
+        with contextlib.ExitStack() as ending:
+            for worker in begun:
+                ending.callback(self._end, worker)
 
     @abstractmethod
     def _pack(self, packed: bytes) -> Any:
@@ -343,8 +350,10 @@ def _do(work: Work[T, R], needed: Versions, sent: Mapping[str, bytes], task: T) 
 def follow(parent: int, threads: int) -> None:
     """Gives this process its threads, and ends it when the one that made it has ended.
 
-    By itself it would then go on to the end of its task, which may be hours away.
+    By itself it would then go on to the end of its task, which may be hours away. Of Ctrl-C, which
+    a terminal sends to all, it hears nothing: the one that made it does, and ends it.
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
 
     def watch() -> None:
@@ -403,7 +412,9 @@ class LocalCrew(Crew):
         return submitted
 
     def _end(self, worker: int) -> None:
-        self._pools.pop(worker).shutdown(wait=True, kill_workers=True)
+        pool = self._pools.pop(worker, None)
+        if pool is not None:  # else somebody interrupted while it was ended
+            pool.shutdown(wait=True, kill_workers=True)
 
     def _forget(self, worker: int) -> None:
         self._has[worker] = {}
@@ -454,7 +465,9 @@ class RayCrew(Crew):
         return future
 
     def _end(self, worker: int) -> None:
-        self._ray.kill(self._actors.pop(worker))
+        actor = self._actors.pop(worker, None)
+        if actor is not None:  # else somebody interrupted while it was ended
+            self._ray.kill(actor)
 
     def _forget(self, worker: int) -> None:
         """An actor asks for what it lacks."""

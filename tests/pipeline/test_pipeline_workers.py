@@ -9,8 +9,9 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from joblib.externals.loky import ProcessPoolExecutor
 
-from manyshot.crews import LocalCrew
+from manyshot.crews import LocalCrew, _Asked
 from manyshot.evaluate.spread import Portion
 from manyshot.pipeline.stages.alone import Asked
 from manyshot.pipeline.workers import BEGINNINGS, Processes, Ray, check_workers
@@ -118,6 +119,24 @@ def test_workers_of_the_search_end_before_winners_are_finished(base, tmp_path, m
     at = said.index("end")
     assert set(said[:at]) == {"score_portion"}
     assert said[at + 1] == "finish" and set(said[at + 2 :]) == {"train_for"}
+
+
+def test_an_interrupt_while_workers_end_leaves_none(monkeypatch):
+    """Impatient people press Ctrl-C twice, or three times."""
+    pools, shutdown = [], ProcessPoolExecutor.shutdown
+
+    def interrupted(pool, **options):
+        pools.append(pool)
+        shutdown(pool, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ProcessPoolExecutor, "shutdown", interrupted)
+    with pytest.raises(KeyboardInterrupt), LocalCrew(3) as crew:
+        crew._begun = {worker: crew._begin(worker) for worker in range(3)}
+        with contextlib.suppress(KeyboardInterrupt):
+            crew._replace(2, _Asked(0), RuntimeError("lost"))
+        crew.close()
+    assert len(pools) == len(set(pools)) == 3
 
 
 def test_a_ray_cluster_that_is_not_there_is_found_before_anything_trains(monkeypatch, tmp_path):
