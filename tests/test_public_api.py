@@ -61,3 +61,9 @@ def test_version_is_the_changelogs() -> None:
 def test_torch_is_not_imported(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_run_begins_without_the_compiler_of_torch():
+    """Half a second of imports, which an export or the first cost table may need later."""
+    code = "import sys, manyshot.pipeline; sys.exit('sympy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils import _pytree as pytree
 
 from manyshot import records
@@ -334,6 +333,9 @@ def _traced(module: nn.Module, example: Inputs) -> torch.export.ExportedProgram:
     Raises:
         ValueError: if its forward goes another way by values that it computes.
     """
+    # Half a second of sympy, which commands that export nothing do without.
+    from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+
     # Two rows, because a batch of one would be taken for a constant; zeros, because the exported
     # file keeps the traced inputs.
     batch = batch_of(example)
