@@ -49,6 +49,12 @@ class Workload:
         return {"bar": bar} if self.barred else {}
 
 
+def _mobile(name: str, network: Callable[..., nn.Module], smaller: int, side: int) -> Workload:
+    """8 images of a side in pixels, which a network of mobile blocks takes, or makes smaller."""
+    make = functools.partial(network, classes=10, resolutions=(smaller, side))
+    return Workload(f"{name}, 3x{side}x{side}, batch 8", make, (3, side, side), 8)
+
+
 WORKLOADS = {
     "macro": Workload(
         "macro(width=8), 1x28x28, batch 128",
@@ -72,30 +78,10 @@ ELASTIC = {
         128,
     ),
     "tiny_vit": Workload("tiny_vit, 1x8x8, batch 64", ms.zoo.tiny_vit, (1, 8, 8), 64),
-    "bignas": Workload(
-        "bignas, 3x64x64, batch 8",
-        lambda: ms.zoo.bignas(classes=10, resolutions=(48, 64)),
-        (3, 64, 64),
-        8,
-    ),
-    "attentivenas": Workload(
-        "attentivenas, 3x64x64, batch 8",
-        lambda: ms.zoo.attentivenas(classes=10, resolutions=(48, 64)),
-        (3, 64, 64),
-        8,
-    ),
-    "bignas_224": Workload(
-        "bignas, 3x224x224, batch 8",
-        lambda: ms.zoo.bignas(classes=10, resolutions=(192, 224)),
-        (3, 224, 224),
-        8,
-    ),
-    "attentivenas_224": Workload(
-        "attentivenas, 3x224x224, batch 8",
-        lambda: ms.zoo.attentivenas(classes=10, resolutions=(192, 224)),
-        (3, 224, 224),
-        8,
-    ),
+    "bignas": _mobile("bignas", ms.zoo.bignas, 48, 64),
+    "attentivenas": _mobile("attentivenas", ms.zoo.attentivenas, 48, 64),
+    "bignas_224": _mobile("bignas", ms.zoo.bignas, 192, 224),
+    "attentivenas_224": _mobile("attentivenas", ms.zoo.attentivenas, 192, 224),
     "autoformer": Workload(
         "autoformer tiny, 3x224x224, batch 2", ms.zoo.autoformer, (3, 224, 224), 2
     ),
